@@ -1,0 +1,1 @@
+"""momkd: train on slides and RNA, predict from the slide alone."""

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: the network of the paper and its parts. No file and no table is known here."""

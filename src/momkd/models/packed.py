@@ -1,0 +1,71 @@
+"""Several bags as one tensor, without padding: rows one after another, graphs block-diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBags:
+    """B bags with N patches in all.
+
+    ``features`` (N, D) float; ``ptr`` (B + 1,) int64, bag b holds the rows ptr[b]:ptr[b + 1];
+    ``edge_index`` (2, E) int64 in packed row numbers, row 0 the source and row 1 the target, without self-loops.
+    """
+
+    features: Tensor
+    ptr: Tensor
+    edge_index: Tensor
+
+    @classmethod
+    def pack(cls, features: Sequence[Tensor], edges: Sequence[Tensor]) -> Self:
+        """Pack bags given as features (P_b, D) and edges (2, E_b) in each bag's own row numbers."""
+        sizes = torch.tensor([0, *(len(bag) for bag in features)], dtype=torch.int64)
+        ptr = sizes.cumsum(0)
+        shifted = [bag_edges + start for bag_edges, start in zip(edges, ptr[:-1].tolist(), strict=True)]
+        return cls(torch.cat(list(features)), ptr, torch.cat(shifted, dim=1))
+
+    @property
+    def n_bags(self) -> int:
+        """B."""
+        return len(self.ptr) - 1
+
+    @property
+    def bag_of_patch(self) -> Tensor:
+        """The bag number of every row: (N,) int64."""
+        return torch.repeat_interleave(torch.arange(self.n_bags, device=self.ptr.device), self.ptr.diff())
+
+    def to(self, device: torch.device) -> PackedBags:
+        """Move to a device."""
+        return PackedBags(
+            self.features.to(device, non_blocking=True),
+            self.ptr.to(device, non_blocking=True),
+            self.edge_index.to(device, non_blocking=True),
+        )
+
+
+def segment_sum(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
+    """Sum the rows of ``values`` (N, …) by ``segment`` (N,) → (n_segments, …); an empty segment gives 0."""
+    out = values.new_zeros((n_segments, *values.shape[1:]))
+    return out.index_add(0, segment, values)
+
+
+def segment_mean(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
+    """Average the rows of ``values`` (N, …) by ``segment`` (N,) → (n_segments, …); an empty segment gives 0."""
+    counts = torch.bincount(segment, minlength=n_segments).clamp(min=1).to(values.dtype)
+    return segment_sum(values, segment, n_segments) / counts.reshape(-1, *[1] * (values.dim() - 1))
+
+
+def segment_softmax(scores: Tensor, segment: Tensor, n_segments: int) -> Tensor:
+    """Softmax of ``scores`` (N, …) within each segment, (N, …); stable for any finite scores."""
+    index = segment.reshape(-1, *[1] * (scores.dim() - 1)).expand_as(scores)
+    peak = scores.new_full((n_segments, *scores.shape[1:]), -torch.inf)
+    # The peak only keeps exp() in range: the softmax, and so its gradient, does not depend on it.
+    peak = peak.scatter_reduce(0, index, scores.detach(), reduce="amax")
+    weights = (scores - peak.index_select(0, segment)).exp()
+    return weights / segment_sum(weights, segment, n_segments).index_select(0, segment)
