@@ -34,6 +34,10 @@ class SplitError(MomkdError):
     """Folds cannot be made, or a given split table breaks a rule."""
 
 
+class TrainingError(MomkdError):
+    """A fit cannot go on."""
+
+
 class RunError(MomkdError):
     """A run folder is not what the command needs."""
 

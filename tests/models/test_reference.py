@@ -56,7 +56,7 @@ class Reference:
         return model
 
     def losses(self, model: MoMKD, slide: int) -> Losses:
-        return model.losses(self.bags(slide), self.labels(slide), self.rna(slide), torch.tensor([True]))
+        return model(self.bags(slide), self.labels(slide), self.rna(slide), torch.tensor([True]))
 
 
 @pytest.fixture(scope="module", params=["public_small", "public_official_dims"])

@@ -60,7 +60,7 @@ def test_map(model: MoMKD) -> None:
     bags, labels, rna = PackedBags.pack([x], [ring]), torch.tensor([LABEL]), torch.randn(1, 7)
 
     def losses() -> object:
-        return model.losses(bags, labels, rna, torch.tensor([True]))
+        return model(bags, labels, rna, torch.tensor([True]))
 
     assert _moved(model, losses().task) == _row("encoder", "classifier")
     assert _moved(model, losses().rna) == _row("rna", "own memory", "other memory")
@@ -76,7 +76,7 @@ def test_map(model: MoMKD) -> None:
 
 def test_cross_entropy_moves_the_temperature(model: MoMKD) -> None:
     bags = PackedBags.pack([torch.randn(6, 5)], [torch.empty(2, 0, dtype=torch.int64)])
-    model.losses(bags, torch.tensor([1]), torch.randn(1, 7), torch.tensor([True])).task.backward()
+    model(bags, torch.tensor([1]), torch.randn(1, 7), torch.tensor([True])).task.backward()
     assert float(model.student.log_temperature.grad) != 0.0
 
 
@@ -85,12 +85,12 @@ def test_unpaired_patients_take_part_in_all_but_the_rna_losses(model: MoMKD) -> 
     none = torch.empty(2, 0, dtype=torch.int64)
     bags = PackedBags.pack([torch.randn(4, 5), torch.randn(3, 5)], [none, none])
     labels, rna = torch.tensor([0, 1]), torch.randn(2, 7)
-    half = model.losses(bags, labels, rna, torch.tensor([True, False]))
+    half = model(bags, labels, rna, torch.tensor([True, False]))
     garbage = torch.stack([rna[0], torch.full((7,), torch.nan)])
-    assert model.losses(bags, labels, garbage, torch.tensor([True, False])).values() == half.values()
-    alone = model.losses(PackedBags.pack([bags.features[:4]], [none]), labels[:1], rna[:1], torch.tensor([True]))
+    assert model(bags, labels, garbage, torch.tensor([True, False])).values() == half.values()
+    alone = model(PackedBags.pack([bags.features[:4]], [none]), labels[:1], rna[:1], torch.tensor([True]))
     assert half.values()["rna"] == pytest.approx(alone.values()["rna"])
-    nobody = model.losses(bags, labels, rna, torch.tensor([False, False])).values()
+    nobody = model(bags, labels, rna, torch.tensor([False, False])).values()
     assert nobody["rna"] == nobody["reconstruction"] == 0.0
     assert nobody["slide"] > 0.0
 
@@ -99,7 +99,7 @@ def test_without_rna_only_cross_entropy_counts() -> None:
     torch.manual_seed(0)
     model = MoMKD(5, None, 2, ModelSettings())
     bags = PackedBags.pack([torch.randn(4, 5)], [torch.empty(2, 0, dtype=torch.int64)])
-    values = model.losses(bags, torch.tensor([1]), None, None).values()
+    values = model(bags, torch.tensor([1]), None, None).values()
     assert values["total"] == pytest.approx(0.5 * values["task"])
     assert not any(name.startswith("rna.") for name in model.state_dict())
 
@@ -110,9 +110,9 @@ def test_loss_of_a_batch_is_the_mean_of_its_slides(model: MoMKD) -> None:
     features = [torch.randn(n, 5) for n in sizes]
     edges = [torch.empty(2, 0, dtype=torch.int64), torch.tensor([[0, 1, 2], [1, 2, 4]]), torch.tensor([[2], [0]])]
     labels, rna, paired = torch.tensor([1, 0, 1]), torch.randn(3, 7), torch.ones(3, dtype=torch.bool)
-    together = model.losses(PackedBags.pack(features, edges), labels, rna, paired).values()
+    together = model(PackedBags.pack(features, edges), labels, rna, paired).values()
     single = [
-        model.losses(PackedBags.pack([features[i]], [edges[i]]), labels[i : i + 1], rna[i : i + 1], paired[:1]).values()
+        model(PackedBags.pack([features[i]], [edges[i]]), labels[i : i + 1], rna[i : i + 1], paired[:1]).values()
         for i in range(3)
     ]
     for name, value in together.items():

@@ -131,7 +131,7 @@ class RnaBranch(nn.Module):
         return functional.normalize(self.projector(embedding), dim=-1), self.decoder(embedding)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: Fabric rebuilds what a forward returns
 class Losses:
     """The five losses, each a mean over the bags that have it, and their weighted sum."""
 
@@ -156,7 +156,7 @@ class MoMKD(nn.Module):
         self.student = Student(in_dim, n_classes, settings)
         self.rna = None if n_genes is None else RnaBranch(n_genes, settings.memory.dim, settings.rna)
 
-    def losses(self, bags: PackedBags, labels: Tensor, rna: Tensor | None, paired: Tensor | None) -> Losses:
+    def forward(self, bags: PackedBags, labels: Tensor, rna: Tensor | None, paired: Tensor | None) -> Losses:
         """All losses of B labelled bags.
 
         ``labels`` (B,) int64; ``rna`` (B, G), rows of unpaired patients ignored; ``paired`` (B,) bool, True where the

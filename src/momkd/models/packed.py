@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: Fabric rebuilds what it moves between devices and precisions
 class PackedBags:
     """B bags with N patches in all.
 

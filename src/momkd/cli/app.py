@@ -1,0 +1,252 @@
+"""The ``momkd`` command: every verb, its options, its examples."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from momkd.errors import MomkdError
+
+app = typer.Typer(
+    name="momkd",
+    help="Train on slides and RNA. Predict from the slide alone.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML).", metavar="E.yaml")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds [default: from the cores]")]
+
+
+def run() -> None:
+    """Run the command line; exit code 0 = done, 1 = a reported problem, 2 = wrong usage, 130 = interrupted."""
+    try:
+        app(standalone_mode=False)
+    except MomkdError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        _stop("interrupted; run the same command again to go on", code=130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        _stop(f"{error.filename or 'a file'}: {error.strerror or error}")
+    except Exception as error:
+        # Typer's own usage errors and exits; anything else is a bug and keeps its traceback.
+        show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if isinstance(show, Callable) and isinstance(code, int):  # type: ignore[arg-type]
+            show()
+            sys.exit(code)
+        if type(error).__name__ == "Abort":
+            _stop("interrupted; run the same command again to go on", code=130)
+        if isinstance(code, int):
+            sys.exit(code)
+        raise
+
+
+def _stop(message: str, code: int = 1) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
+    sys.exit(code)
+
+
+def _load(path: Path, overrides: list[str] | None) -> Any:
+    from momkd.experiment import load_experiment
+
+    return load_experiment(path, overrides or [])
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"momkd {installed('momkd')}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the demo cohort and its run go.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another seed gives another cohort.")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Simulate a small paired cohort, run the whole path on it, and show the results.
+
+    [bold]momkd demo --out demo[/bold]
+    """
+    from momkd.cli.demo import run_demo
+
+    run_demo(out, seed, workers)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where the template goes.")] = Path("experiment.yaml"),
+) -> None:
+    """Write a commented experiment file to fill in.
+
+    [bold]momkd init my_experiment.yaml[/bold]
+    """
+    from momkd.cli.template import write_template
+
+    write_template(file)
+    typer.echo(f"{file}: fill it in, then run `momkd check {file}`")
+
+
+@app.command()
+def check(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every feature file whole (finds NaN and infinities).")] = False,
+) -> None:
+    """Report every problem of a cohort at once, with counts and names. Nothing is trained.
+
+    [bold]momkd check E.yaml --deep[/bold]
+    """
+    from momkd.cli.render import show_check
+    from momkd.cohort.check import check as run_check
+
+    report = run_check(_load(file, overrides), deep=deep)
+    show_check(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command("import-features")
+def import_features(
+    source: Annotated[Path, typer.Argument(help="A feature file, or a folder of them, in any known layout.")],
+    out: Annotated[Path, typer.Option(help="Folder of the imported files.")],
+    dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    slide_mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, for STAMP files.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Also store the k-nearest-neighbour graph.")] = None,
+) -> None:
+    """Convert feature files to momkd's layout: contiguous float16, provenance, whole files only; resumable.
+
+    [bold]momkd import-features trident_out/ --out features --k 8[/bold]
+    """
+    from momkd.cli.data import do_import
+
+    do_import(source, out, dtype, slide_mpp, k)
+
+
+@app.command()
+def graph(
+    folder: Annotated[Path, typer.Argument(help="A folder of feature files in momkd's layout.")],
+    k: Annotated[int, typer.Option(min=1, help="Nearest neighbours.")] = 8,
+) -> None:
+    """Store the k-nearest-neighbour graph in every feature file of a folder.
+
+    [bold]momkd graph features --k 8[/bold]
+    """
+    from momkd.cli.data import do_graph
+
+    do_graph(folder, k)
+
+
+@app.command()
+def genes(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="Folder for genes.csv and folds.csv.")],
+    overrides: Overrides = None,
+) -> None:
+    """Rank the genes, and say how much they know of the label: held-out AUC, stability of the choice.
+
+    [bold]momkd genes E.yaml --out genes[/bold]
+    """
+    from momkd.cli.data import do_genes
+
+    do_genes(_load(file, overrides), out)
+
+
+@app.command()
+def crossval(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The run folder; an unfinished run of the same settings goes on.")],
+    overrides: Overrides = None,
+    workers: Workers = None,
+) -> None:
+    """Leak-free cross-validation: the main job.
+
+    [bold]momkd crossval E.yaml --out runs/her2 --set cv.repeats=5[/bold]
+    """
+    from momkd.cli.runs import do_crossval
+
+    do_crossval(_load(file, overrides), out, workers)
+
+
+@app.command()
+def fit(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The run folder; an unfinished run of the same settings goes on.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train the model to deploy on all patients; a validation share chooses epoch and threshold, nothing is tested.
+
+    [bold]momkd fit E.yaml --out runs/her2-final[/bold]
+    """
+    from momkd.cli.runs import do_fit
+
+    do_fit(_load(file, overrides), out)
+
+
+@app.command()
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    file: Annotated[Path, typer.Argument(metavar="E2.yaml", help="The experiment file of another cohort.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    overrides: Overrides = None,
+    allow_overlap: Annotated[bool, typer.Option("--allow-overlap", help="Accept patients that the run has seen.")] = False,
+) -> None:
+    """Judge a run on an external cohort, from histology alone; refuses patients that the run has seen.
+
+    [bold]momkd evaluate runs/her2 external.yaml --out runs/her2-external[/bold]
+    """
+    from momkd.cli.runs import do_evaluate
+
+    do_evaluate(run_folder, _load(file, overrides), out, allow_overlap)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FEATURES…", help="Feature files or folders of them.")],
+    out: Annotated[Path, typer.Option(help="The table of predictions (CSV), one row a slide.")],
+    table: Annotated[Path | None, typer.Option(help="CSV with patient_id and slide_id: adds a table a patient.")] = None,
+    slide_mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, for STAMP files.")] = None,
+) -> None:
+    """Score slides from histology alone.
+
+    [bold]momkd predict runs/her2 features/ --out scores.csv[/bold]
+    """
+    from momkd.cli.runs import do_predict
+
+    do_predict(model, sources, out, table, slide_mpp)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A state dict of the published implementation.")],
+    out: Annotated[Path, typer.Option(help="The student folder.")],
+    classes: Annotated[str, typer.Option(help="Names of the classes, comma-separated, the positive one last.")] = "negative,positive",
+    label: Annotated[str, typer.Option(help="What is predicted, for the record.")] = "label",
+    k: Annotated[int, typer.Option(min=0, help="Nearest neighbours of the graph it was trained with.")] = 8,
+    threshold: Annotated[float, typer.Option(help="Decision threshold on the positive class.")] = 0.5,
+    encoder: Annotated[str | None, typer.Option(help="Patch encoder it was trained on, for the record.")] = None,
+) -> None:
+    """Turn a published MoMKD checkpoint into a student that `momkd predict` can use. No pickle is executed.
+
+    [bold]momkd import-checkpoint best.pt --out student[/bold]
+    """
+    from momkd.cli.runs import do_import_checkpoint
+
+    names = tuple(name.strip() for name in classes.split(","))
+    do_import_checkpoint(file, out, label=label, classes=names, graph_k=k, threshold=threshold, encoder=encoder)

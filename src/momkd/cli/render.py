@@ -1,0 +1,99 @@
+"""Tables and findings as the terminal shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from momkd.cohort.check import CheckReport
+from momkd.errors import Problem
+
+_NAMES = {
+    "auc": "AUC",
+    "auprc": "AUPRC",
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
+
+
+def console() -> Console:
+    """The terminal's standard output."""
+    return Console()
+
+
+def show_metrics(metrics: Mapping[str, Any], title: str, role: str = "test") -> None:
+    """One row a metric: mean ± sd over folds, the pooled value and its interval."""
+    section = metrics[role]
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("metric")
+    table.add_column("mean ± sd over folds", justify="right")
+    table.add_column("pooled", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("how")
+    for key, name in _NAMES.items():
+        entry = section.get(key)
+        if not isinstance(entry, Mapping):
+            continue
+        low, high = entry.get("ci_low"), entry.get("ci_high")
+        interval = "–" if low is None or high is None else f"{low:.3f} – {high:.3f}"
+        values = entry.get("values", [])
+        mean = _number(entry.get("mean")) if len(values) != 1 else "–"
+        sd = f" ± {entry['sd']:.3f}" if entry.get("sd") is not None else ""
+        method = str(entry.get("ci_method") or "").split(";")[0].split(",")[0]
+        table.add_row(name, mean + sd, _number(entry.get("pooled")), interval, escape(method))
+    console().print(table)
+
+
+def show_check(report: CheckReport) -> None:
+    """Counts first, then notes, then problems, then the verdict."""
+    out = console()
+    counts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in report.counts.items():
+        counts.add_row(str(name), escape(str(value)))
+    out.print(counts)
+    show_problems(report.problems)
+    if report.ok:
+        out.print("[bold green]ok[/]: this cohort can be trained on")
+    else:
+        errors = sum(problem.severity == "error" for problem in report.problems)
+        out.print(f"[bold red]{errors} problem{'s' if errors > 1 else ''}[/]: nothing can be trained until they are mended")
+
+
+def show_problems(problems: Sequence[Problem]) -> None:
+    """Notes, then errors, a line each."""
+    for severity, style in (("note", "yellow"), ("error", "red")):
+        for problem in problems:
+            if problem.severity == severity:
+                console().print(f"[{style}]{severity}[/] {escape(str(problem))}", soft_wrap=True, highlight=False)
+
+
+def show_table(frame: pd.DataFrame, title: str, rows: int = 20) -> None:
+    """The first rows of a table."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in frame.columns:
+        table.add_column(str(name), justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left")
+    for row in frame.head(rows).itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+    if len(frame) > rows:
+        console().print(f"… {len(frame) - rows} more rows")
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

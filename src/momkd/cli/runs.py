@@ -1,0 +1,90 @@
+"""The verbs that train, judge and predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from momkd.cli.progress import StudyProgress
+from momkd.cli.render import console, show_metrics, show_table
+from momkd.errors import CohortError
+from momkd.experiment import Experiment
+from momkd.report.curves import draw_run
+from momkd.study.checkpoint import import_checkpoint
+from momkd.study.crossval import StudyResult, crossval, fit_final
+from momkd.study.external import evaluate
+from momkd.study.predict import predict
+from momkd.study.run_folder import write_csv
+
+
+def do_crossval(experiment: Experiment, out: Path, workers: int | None) -> StudyResult:
+    """Cross-validate with progress bars, draw the curves, print the table."""
+    folds = experiment.cv.folds * experiment.cv.repeats
+    with StudyProgress(folds) as progress:
+        result = crossval(experiment, out, workers=workers, watch=progress)
+    show_metrics(result.metrics, _title(experiment, "cross-validation, test patients"))
+    _finish(out, draw_run(out, experiment.task.classes))
+    return result
+
+
+def do_fit(experiment: Experiment, out: Path) -> StudyResult:
+    """Fit on all patients."""
+    with StudyProgress(1) as progress:
+        result = fit_final(experiment, out, watch=progress)
+    show_metrics(result.metrics, _title(experiment, "validation patients (they chose epoch and threshold: optimistic)"), "val")
+    _finish(out, draw_run(out, experiment.task.classes))
+    return result
+
+
+def do_evaluate(run: Path, experiment: Experiment, out: Path, allow_overlap: bool) -> StudyResult:
+    """Judge a run on an external cohort."""
+    result = evaluate(run, experiment, out, allow_overlap=allow_overlap)
+    show_metrics(result.metrics, _title(experiment, "external cohort, never seen"))
+    _finish(out, draw_run(out, experiment.task.classes))
+    return result
+
+
+def do_predict(model: Path, sources: list[Path], out: Path, table: Path | None, slide_mpp: float | None) -> None:
+    """Score slides and write one or two tables."""
+    patients = None if table is None else _patients(table)
+    slides, by_patient = predict(model, sources, patients=patients, slide_mpp=slide_mpp)
+    columns = ["slide_id", "patient_id", *slides.columns[2:]]
+    write_csv(out, slides[columns])
+    show_table(slides[columns], f"{len(slides)} slides → {out}")
+    if patients is not None:
+        target = out.with_name(f"{out.stem}.patients{out.suffix}")
+        write_csv(target, by_patient)
+        show_table(by_patient, f"{len(by_patient)} patients → {target}")
+
+
+def do_import_checkpoint(
+    source: Path, out: Path, *, label: str, classes: tuple[str, ...], graph_k: int, threshold: float, encoder: str | None
+) -> None:
+    """Import a published checkpoint and say what it is."""
+    predictor = import_checkpoint(
+        source, out, label=label, classes=classes, graph_k=graph_k, threshold=threshold, encoder=encoder
+    )
+    card, encoder_settings = predictor.card, predictor.card.model.encoder
+    console().print(
+        f"{out}: student for {' / '.join(card.classes)}; features of width {card.features.width}, "
+        f"W {encoder_settings.dim}, heads {encoder_settings.heads}, K {card.model.memory.codes}, k {card.graph_k}"
+    )
+
+
+def _patients(table: Path) -> dict[str, str]:
+    frame = pd.read_csv(table, dtype=str, keep_default_na=False)
+    missing = [name for name in ("patient_id", "slide_id") if name not in frame.columns]
+    if missing:
+        raise CohortError(f"{table}: columns {missing} are missing; found {list(frame.columns)}")
+    return dict(zip(frame["slide_id"], frame["patient_id"], strict=True))
+
+
+def _title(experiment: Experiment, what: str) -> str:
+    teacher = "with RNA in training" if experiment.omics is not None else "without RNA"
+    return f"{experiment.task.label}: {what} · {teacher}, prediction from histology alone"
+
+
+def _finish(out: Path, pictures: list[Path]) -> None:
+    names = ", ".join(path.name for path in pictures)
+    console().print(f"{out}: metrics.json, predictions.csv, slides.csv, {names}", soft_wrap=True)

@@ -1,0 +1,113 @@
+"""A student on disk: ``student.safetensors`` (tensors) and ``student.json`` (everything else). No pickle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from momkd.errors import StudentError
+from momkd.experiment import ModelSettings
+from momkd.files import atomic_path, read_json, sha256_file, write_json
+from momkd.models.momkd import Student
+from momkd.slides.normalize import load_normalizer
+from momkd.student.predictor import FeatureGeometry, StudentCard, StudentPredictor
+
+FORMAT_VERSION = 1
+_TENSORS, _CARD = "student.safetensors", "student.json"
+# The student's network has no RNA branch and its card says nothing about training.
+_MODEL_FIELDS = {"name", "encoder", "memory", "classifier"}
+
+
+def save_student(predictor: StudentPredictor, folder: Path) -> None:
+    """Write a student folder; the card is written last, so a folder with a card is whole."""
+    folder = Path(folder)
+    tensors = {f"network.{name}": value.contiguous().cpu() for name, value in predictor.network.state_dict().items()}
+    for name, array in predictor.normalizer.arrays().items():
+        tensors[f"normalizer.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    with atomic_path(folder / _TENSORS) as temporary:
+        temporary.write_bytes(dump_tensors(dict(sorted(tensors.items()))))
+    card = predictor.card
+    write_json(
+        folder / _CARD,
+        {
+            "format_version": FORMAT_VERSION,
+            "label": card.label,
+            "classes": list(card.classes),
+            "threshold": card.threshold,
+            "features": asdict(card.features),
+            "graph_k": card.graph_k,
+            "normalize": card.normalize,
+            "model": card.model.model_dump(mode="json", include=_MODEL_FIELDS),
+            "validation": card.validation,
+            "source": card.source,
+            "sha256": sha256_file(folder / _TENSORS),
+        },
+    )
+
+
+def load_student(folder: Path | str, device: str | torch.device = "cpu") -> StudentPredictor:
+    """Load a student folder.
+
+    Raises StudentError when a file is missing or damaged, of a newer format, or does not hold what its card says.
+    """
+    folder = Path(folder)
+    card_path, tensors_path = folder / _CARD, folder / _TENSORS
+    for path in (card_path, tensors_path):
+        if not path.is_file():
+            raise StudentError(f"{path}: no such file; a student folder holds {_CARD} and {_TENSORS}")
+    try:
+        raw = read_json(card_path)
+        found = raw.get("format_version") if isinstance(raw, dict) else None
+        if found != FORMAT_VERSION:
+            raise StudentError(f"{card_path}: format version {found!r}, this momkd reads {FORMAT_VERSION}; upgrade momkd")
+        card = _read_card(raw)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise StudentError(f"{card_path}: not a student card: {error}") from error
+    digest = sha256_file(tensors_path)
+    if digest != raw.get("sha256"):
+        raise StudentError(
+            f"{tensors_path}: its SHA-256 is {digest}, {card_path.name} says {raw.get('sha256')}; "
+            "the file was damaged or exchanged, copy the student folder again"
+        )
+    return _build(card, tensors_path, torch.device(device))
+
+
+def _read_card(raw: dict[str, Any]) -> StudentCard:
+    return StudentCard(
+        label=str(raw["label"]),
+        classes=tuple(str(name) for name in raw["classes"]),
+        features=FeatureGeometry(**raw["features"]),
+        graph_k=int(raw["graph_k"]),
+        normalize=str(raw["normalize"]),
+        model=ModelSettings.model_validate(raw["model"]),
+        threshold=float(raw["threshold"]),
+        validation=dict(raw["validation"]),
+        source=str(raw["source"]),
+    )
+
+
+def _build(card: StudentCard, tensors_path: Path, device: torch.device) -> StudentPredictor:
+    try:
+        tensors = load_tensors(tensors_path.read_bytes())
+        normalizer = load_normalizer(card.normalize, {k: v.numpy() for k, v in _under(tensors, "normalizer.").items()})
+        # Built without memory or random numbers: a wrong card cannot ask for more than its tensor file holds.
+        with torch.device("meta"):
+            network = Student(card.features.width, len(card.classes), card.model)
+        weights = {name: value.float() for name, value in _under(tensors, "network.").items()}
+        network.load_state_dict(weights, assign=True)
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise StudentError(f"{tensors_path}: does not hold the network of its card: {error}") from error
+    return StudentPredictor(network.to(device), normalizer, card)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

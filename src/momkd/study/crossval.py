@@ -1,0 +1,135 @@
+"""Cross-validation and the final fit: folds trained, their predictions gathered, one verdict."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from momkd.cohort.dataset import CohortData, load_data
+from momkd.cohort.splits import fit_split, load_splits, read_splits, write_splits
+from momkd.errors import RunError, SplitError, raise_problems
+from momkd.evaluation.verdict import verdict
+from momkd.experiment import Experiment
+from momkd.files import read_json, write_json
+from momkd.study.events import Event, Watcher, ignore
+from momkd.study.fold import run_fold
+from momkd.study.run_folder import FoldId, RunFolder, write_csv
+from momkd.study.workers import run_tasks
+from momkd.training.prepare import Roles
+from momkd.training.threads import resolve_threads
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished run and its metrics.json."""
+
+    run: Path
+    metrics: dict[str, Any]
+
+
+def crossval(
+    experiment: Experiment, out: Path, *, workers: int | None = None, watch: Watcher = ignore
+) -> StudyResult:
+    """Leak-free cross-validation; goes on where an earlier call of the same experiment stopped.
+
+    ``workers`` processes share the folds (default: as many as the processor has cores for). Raises CohortError listing every
+    problem of the cohort, SplitError, RunError when ``out`` belongs to another experiment.
+    """
+    return _study(experiment, out, workers, watch, final=False)
+
+
+def fit_final(experiment: Experiment, out: Path, *, watch: Watcher = ignore) -> StudyResult:
+    """Train the model to deploy on all patients but the validation share; there is no test fold, so no test metric."""
+    return _study(experiment, out, 1, watch, final=True)
+
+
+def _study(experiment: Experiment, out: Path, workers: int | None, watch: Watcher, *, final: bool) -> StudyResult:
+    run = RunFolder(out)
+    cohort = load_data(experiment)
+    run.prepare(experiment)
+    with run.logging():
+        splits = _splits(run, cohort, experiment, final=final)
+        folds = _folds(splits)
+        todo = [fold for fold in folds if not run.is_done(fold)]
+        for fold in sorted(set(folds) - set(todo)):
+            watch(Event("skipped", fold.repeat, fold.fold))
+        threads = resolve_threads(experiment.train, cohort)
+        resolved = experiment.model_copy(update={"train": experiment.train.model_copy(update={"threads": threads})})
+        count = workers if workers is not None else max(1, (os.cpu_count() or 1) // threads)
+        context = partial(_FoldContext.load, resolved, run.path, final, None if count > 1 else cohort)
+        run_tasks(todo, context, _work, workers=count, watch=watch)
+        return gather(run, folds, cohort.cohort.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class _FoldContext:
+    """What a process needs to do any fold of a run."""
+
+    cohort: CohortData
+    experiment: Experiment
+    run: RunFolder
+    splits: pd.DataFrame
+
+    @classmethod
+    def load(cls, experiment: Experiment, run: Path, final: bool, cohort: CohortData | None) -> _FoldContext:
+        cohort = cohort or load_data(experiment)
+        folder = RunFolder(run)
+        return cls(cohort, experiment, folder, _splits(folder, cohort, experiment, final=final))
+
+
+def _work(context: _FoldContext, fold: FoldId, watch: Watcher) -> None:
+    roles = roles_of(context.splits, fold)
+    run_fold(context.cohort, context.experiment, context.run, fold, roles, watch)
+
+
+def _splits(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final: bool) -> pd.DataFrame:
+    """The splits of a run: its own if it has them, else the user's or new ones; written before anything is trained.
+
+    A final fit has no test part, so it makes its own division and does not use ``cv.splits``.
+    """
+    patients, cv, classes = cohort.cohort.patients, experiment.cv, cohort.cohort.classes
+    if run.splits_file.is_file():
+        splits, problems = read_splits(run.splits_file, patients, test=not final, classes=classes)
+        if final and "test" in set(splits["role"]):
+            raise RunError(f"{run.path}: holds the splits of `momkd crossval`; give another --out")
+        raise_problems(problems, SplitError)
+        return splits
+    splits = fit_split(patients, cv, classes=classes) if final else load_splits(patients, cv, classes=classes)
+    write_splits(splits, run.splits_file)
+    return splits
+
+
+def _folds(splits: pd.DataFrame) -> list[FoldId]:
+    pairs = splits[["repeat", "fold"]].drop_duplicates().itertuples(index=False)
+    return sorted(FoldId(int(repeat), int(fold)) for repeat, fold in pairs)
+
+
+def roles_of(splits: pd.DataFrame, fold: FoldId) -> Roles:
+    """The patients of one fold by role, sorted."""
+    own = splits[(splits["repeat"] == fold.repeat) & (splits["fold"] == fold.fold)]
+
+    def patients(role: str) -> tuple[str, ...]:
+        return tuple(sorted(own.loc[own["role"] == role, "patient_id"]))
+
+    return Roles(patients("train"), patients("val"), patients("test"))
+
+
+def gather(run: RunFolder, folds: list[FoldId], classes: tuple[str, ...]) -> StudyResult:
+    """Put the folds' predictions together and judge them."""
+    text = {"patient_id": str, "slide_id": str, "label": str}
+    tables = {}
+    for name in ("predictions.csv", "slides.csv"):
+        parts = [pd.read_csv(run.fold(fold) / name, dtype=text, keep_default_na=False) for fold in folds]
+        tables[name] = pd.concat(parts, ignore_index=True)
+        write_csv(run.path / name, tables[name])
+    summaries = [read_json(run.fold(fold) / "fold.json") for fold in folds]
+    thresholds = {(s["repeat"], s["fold"]): s["threshold"] for s in summaries}
+    metrics = verdict(tables["predictions.csv"], classes, thresholds)
+    metrics["seconds"] = round(sum(s["seconds"] for s in summaries), 3)
+    write_json(run.path / "metrics.json", metrics)
+    return StudyResult(run.path, metrics)

@@ -1,0 +1,26 @@
+"""What a running study tells whoever watches: plain values that cross process borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened to one fold. ``epochs`` is the most there can be; ``val_auc`` is NaN until it is known."""
+
+    kind: Literal["started", "epoch", "done", "skipped"]
+    repeat: int
+    fold: int
+    epoch: int = 0
+    epochs: int = 0
+    val_auc: float = float("nan")
+
+
+Watcher = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """Watch nothing."""

@@ -1,0 +1,61 @@
+"""A cohort that was never seen: all students of a run vote, histology alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from momkd.cohort.dataset import load_data
+from momkd.errors import RunError, summarise
+from momkd.evaluation.verdict import verdict
+from momkd.experiment import Experiment
+from momkd.files import write_json, write_text
+from momkd.study.crossval import StudyResult
+from momkd.study.predict import load_model
+from momkd.study.run_folder import RunFolder, environment, write_csv
+from momkd.study.tables import patient_table, slide_table
+
+
+def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap: bool = False) -> StudyResult:
+    """Judge a run on another cohort; its omics section is ignored, its feature files are all that is read.
+
+    Leaves predictions.csv, slides.csv and metrics.json (under ``test``) in ``out``. Raises RunError when a patient of the
+    cohort took part in the run (unless ``allow_overlap``), when the classes differ, or when ``out`` is not empty.
+    """
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise RunError(f"{out}: exists and is not empty; give another --out")
+    run = RunFolder(run_path)
+    ensemble = load_model(run_path)
+    if tuple(experiment.task.classes) != ensemble.classes:
+        raise RunError(
+            f"{run_path}: predicts {ensemble.label} as {list(ensemble.classes)}, the experiment asks for "
+            f"{experiment.task.label} as {list(experiment.task.classes)}; give the cohort's labels the run's classes (task.map)"
+        )
+    cohort = load_data(experiment.model_copy(update={"omics": None}))
+    patients = cohort.cohort.patients
+    if not allow_overlap:
+        seen = set(pd.read_csv(run.splits_file, dtype=str)["patient_id"])
+        both = sorted(seen & set(patients.index))
+        if both:
+            raise RunError(
+                f"{len(both)} patients of this cohort took part in {run_path}: {summarise(both)}; an external cohort must not "
+                "hold them. Leave them out, or give --allow-overlap if that is what you want"
+            )
+    slides = [(p, s) for p in patients.index for s in cohort.slides_of(p)]
+    table = slide_table([p for p, _ in slides], [ensemble.predict(cohort.bag(s)) for _, s in slides], ensemble.classes)
+    table.insert(0, "repeat", 0)
+    table.insert(1, "fold", 0)
+    table.insert(2, "role", "test")
+    table.insert(5, "label", [ensemble.classes[int(patients.at[p, "label"])] for p, _ in slides])
+    by_patient = patient_table(table, ensemble.classes)
+    by_patient.insert(0, "repeat", 0)
+    by_patient.insert(1, "fold", 0)
+    metrics = verdict(by_patient, ensemble.classes, {(0, 0): ensemble.threshold})
+    write_text(out / "experiment.yaml", experiment.to_yaml())
+    write_json(out / "environment.json", {**environment(), "run": str(run.path), "students": len(ensemble.students)})
+    write_csv(out / "slides.csv", table)
+    write_csv(out / "predictions.csv", by_patient)
+    write_json(out / "metrics.json", metrics)
+    return StudyResult(out, metrics)

@@ -1,0 +1,149 @@
+"""Prediction from histology alone, by one student or by all students of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from momkd.errors import FeatureFileError, StudentError, summarise
+from momkd.slides.bag import Bag
+from momkd.slides.folders import choose_file, feature_folder, list_features
+from momkd.slides.readers import bag_digest, read_bag
+from momkd.student import SlidePrediction, StudentPredictor, load_student
+from momkd.study.run_folder import RunFolder
+from momkd.study.tables import patient_table, predicted_class, slide_table
+
+
+class Ensemble:
+    """One student or several that vote with their mean probability; the threshold is the mean of theirs."""
+
+    def __init__(self, students: Sequence[StudentPredictor]) -> None:
+        first = students[0].card
+        for student in students:
+            if student.card.classes != first.classes or student.card.label != first.label:
+                raise StudentError(f"students of different tasks cannot vote: {first.label} and {student.card.label}")
+        self.students = tuple(students)
+        self.classes, self.label = first.classes, first.label
+        self.threshold = float(np.mean([student.card.threshold for student in students]))
+
+    def predict(self, bag: Bag) -> SlidePrediction:
+        """Mean class probabilities, attention and evidence over the students."""
+        votes = [student.predict(bag) for student in self.students]
+
+        def mean(name: str) -> np.ndarray:
+            return np.mean([getattr(vote, name) for vote in votes], axis=0, dtype=np.float64)
+
+        return SlidePrediction(bag.slide_id, mean("prob"), mean("attention"), mean("evidence"))
+
+
+def load_model(path: Path, device: str = "cpu") -> Ensemble:
+    """Load a RUN (all its folds vote), a fold folder, or a student folder.
+
+    Raises StudentError when the path is none of them, RunError when a run is unfinished.
+    """
+    path = Path(path)
+    if (path / "student.json").is_file():
+        return Ensemble([load_student(path, device)])
+    if (path / "student" / "student.json").is_file():
+        return Ensemble([load_student(path / "student", device)])
+    if (path / "experiment.yaml").is_file():
+        run = RunFolder(path)
+        return Ensemble([load_student(run.fold(fold) / "student", device) for fold in run.done_folds()])
+    raise StudentError(f"{path}: found neither a run, a fold nor a student folder (student.json)")
+
+
+def feature_files(sources: Sequence[Path]) -> dict[str, Path]:
+    """Feature files by slide id, from files and folders; a slide given twice is an error."""
+    found: dict[str, Path] = {}
+    for source in map(Path, sources):
+        if source.is_dir():
+            files = {slide: choose_file(slide, paths)[0] for slide, paths in list_features(feature_folder(source)).items()}
+        else:
+            files = {source.stem: source}
+        twice = sorted(set(files) & set(found))
+        if twice:
+            raise FeatureFileError(f"{source}: slides given twice: {summarise(twice)}")
+        found |= files
+    return found
+
+
+def predict(self, bag: Bag) -> SlidePrediction:
+        """Mean class probabilities, attention and evidence over the students."""
+        votes = [student.predict(bag) for student in self.students]
+
+        def mean(name: str) -> np.ndarray:
+            return np.mean([getattr(vote, name) for vote in votes], axis=0, dtype=np.float64)
+
+        return SlidePrediction(bag.slide_id, mean("prob"), mean("attention"), mean("evidence"))
+
+
+def load_model(path: Path, device: str = "cpu") -> Ensemble:
+    """Load a RUN (all its folds vote), a fold folder, or a student folder.
+
+    Raises StudentError when the path is none of them, RunError when a run is unfinished.
+    """
+    path = Path(path)
+    if (path / "student.json").is_file():
+        return Ensemble([load_student(path, device)])
+    if (path / "student" / "student.json").is_file():
+        return Ensemble([load_student(path / "student", device)])
+    if (path / "experiment.yaml").is_file():
+        run = RunFolder(path)
+        return Ensemble([load_student(run.fold(fold) / "student", device) for fold in run.done_folds()])
+    raise StudentError(f"{path}: found neither a run, a fold nor a student folder (student.json)")
+
+
+def read_bags(files: Mapping[str, Path], slide_mpp: float | None = None) -> tuple[list[Bag], list[str]]:
+    """Read feature files in the order of their contents; also returns what could not be read, one message a file."""
+    bags, failures = [], []
+    for path in files.values():
+        try:
+            bags.append(read_bag(path, slide_mpp=slide_mpp))
+        except FeatureFileError as error:
+            failures.append(str(error))
+    return sorted(bags, key=bag_digest), failures
+
+
+def predict(
+    model: Path,
+    sources: Sequence[Path],
+    *,
+    patients: Mapping[str, str] | None = None,
+    slide_mpp: float | None = None,
+    device: str = "cpu",
+    on_slide: Callable[[str], None] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score feature files, or all feature files of folders: (slides, patients) tables, no RNA anywhere.
+
+    ``patients`` maps slide ids to patients; without it every slide is its own patient. Both tables end in ``predicted``, by the
+    threshold that the validation patients chose. Raises FeatureFileError listing every file that cannot be read.
+    """
+    ensemble = load_model(model, device)
+    files = feature_files(sources)
+    unknown = sorted(set(files) - set(patients)) if patients is not None else []
+    if unknown:
+        raise StudentError(f"{len(unknown)} slides have no patient in the table: {summarise(unknown)}")
+    rows: list[tuple[str, str, SlidePrediction]] = []
+    failures = []
+    for slide_id, path in sorted(files.items()):
+        try:
+            bag = read_bag(path, slide_mpp=slide_mpp)
+            owner = slide_id if patients is None else patients[slide_id]
+            rows.append((owner, bag_digest(bag) if patients is not None else "", ensemble.predict(bag)))
+        except (FeatureFileError, StudentError) as error:
+            failures.append(f"  - {error}")
+        if on_slide is not None:
+            on_slide(slide_id)
+    if failures:
+        raise FeatureFileError("\n".join([f"{len(failures)} of {len(files)} slides cannot be scored:", *failures]))
+    # A patient's slides are averaged in the order of their contents, so that their names change nothing.
+    rows.sort(key=lambda row: (row[0], row[1], row[2].slide_id))
+    slides = slide_table([row[0] for row in rows], [row[2] for row in rows], ensemble.classes)
+    by_patient = patient_table(slides, ensemble.classes)
+    for table in (slides, by_patient):
+        column = f"prob_{ensemble.classes[-1]}"
+        table["predicted"] = predicted_class(table[column], ensemble.threshold, ensemble.classes)
+    return slides, by_patient

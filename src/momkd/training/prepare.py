@@ -1,0 +1,94 @@
+"""Everything that is fitted before the first step, fitted on the training patients of one fold and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from momkd.cohort.dataset import CohortData
+from momkd.errors import OmicsError
+from momkd.experiment import Experiment
+from momkd.omics.preparer import OmicsPreparer
+from momkd.slides.graph import bag_edges
+from momkd.slides.normalize import Normalizer, make_normalizer
+from momkd.training.samples import BagCache, FitData, FloatArray, PreparedBag, Sample
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The patients of one fold; ``test`` is empty in a final fit."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFold:
+    """A fit's data with what was fitted for it; ``genes`` (rank, gene, score) is None without RNA."""
+
+    data: FitData
+    normalizer: Normalizer
+    genes: pd.DataFrame | None
+
+
+def prepare_fold(cohort: CohortData, roles: Roles, experiment: Experiment) -> PreparedFold:
+    """Fit the feature normaliser, the gene selection and the RNA scaler on the training patients of a fold.
+
+    Raises OmicsError when fewer than two training patients have RNA.
+    """
+    train = samples_of(cohort, roles.train)
+    normalizer = make_normalizer(experiment.features.normalize)
+    normalizer.fit(cohort.bag(sample.slide_id).features for sample in train)
+    k = experiment.graph.k
+
+    def prepare(slide_id: str) -> PreparedBag:
+        bag = cohort.bag(slide_id)
+        features = torch.from_numpy(normalizer.transform(bag.features))
+        return PreparedBag(features, torch.from_numpy(bag_edges(bag, k)))
+
+    rna, gene_table = _prepare_rna(cohort, roles.train, experiment)
+    data = FitData(
+        train=train,
+        val=samples_of(cohort, roles.val),
+        bags=BagCache(prepare),
+        classes=cohort.cohort.classes,
+        width=cohort.width,
+        rna=rna,
+        genes=() if gene_table is None else tuple(gene_table["gene"]),
+    )
+    return PreparedFold(data, normalizer, gene_table)
+
+
+def samples_of(cohort: CohortData, patients: Sequence[str]) -> list[Sample]:
+    """The slides of some patients: patients sorted, a patient's slides in the order of their contents."""
+    labels = cohort.cohort.patients["label"]
+    return [
+        Sample(patient, slide_id, int(labels.at[patient]))
+        for patient in sorted(patients)
+        for slide_id in cohort.slides_of(patient)
+    ]
+
+
+def _prepare_rna(
+    cohort: CohortData, patients: Sequence[str], experiment: Experiment
+) -> tuple[dict[str, FloatArray] | None, pd.DataFrame | None]:
+    """Selected and scaled RNA rows of the training patients that have RNA."""
+    if cohort.omics is None or experiment.omics is None:
+        return None, None
+    values = cohort.omics.values
+    paired = [patient for patient in sorted(patients) if patient in values.index]
+    if len(paired) < 2:
+        raise OmicsError(
+            f"{cohort.omics.source}: only {len(paired)} of the {len(patients)} training patients of a fold have RNA; "
+            "give a table with more of them, or leave omics out"
+        )
+    own = values.loc[paired]
+    labels = cohort.cohort.patients.loc[paired, "label"].to_numpy()
+    preparer = OmicsPreparer(experiment.omics, seed=experiment.train.seed).fit(own, labels)
+    rows = np.asarray(preparer.transform(own), dtype=np.float32)
+    return dict(zip(paired, rows, strict=True)), preparer.genes_table()

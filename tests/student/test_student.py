@@ -1,0 +1,136 @@
+"""A student on disk: whole, checked, without RNA, and the same numbers after a round trip."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from momkd.errors import StudentError
+from momkd.experiment import ModelSettings
+from momkd.models.momkd import Student
+from momkd.slides.bag import Bag
+from momkd.slides.normalize import make_normalizer
+from momkd.student import FeatureGeometry, StudentCard, StudentPredictor, load_student, save_student
+
+SETTINGS = ModelSettings.model_validate(
+    {"encoder": {"dim": 8}, "memory": {"codes": 2, "dim": 4}, "classifier": {"hidden": 6}}
+)
+
+
+def make_bag(width: int = 5, encoder: str | None = "uni_v2", n: int = 12) -> Bag:
+    rng = np.random.default_rng(0)
+    return Bag(
+        slide_id="slide",
+        features=rng.normal(size=(n, width)).astype(np.float32),
+        coords=np.stack(np.meshgrid(np.arange(4), np.arange(n // 4)), -1).reshape(-1, 2) * 256,
+        patch_size_level0=256.0,
+        mpp=0.5,
+        encoder=encoder,
+        edges={},
+        layout="momkd",
+        source=Path("slide.h5"),
+    )
+
+
+@pytest.fixture(params=["none", "standard", "quantile"])
+def predictor(request: pytest.FixtureRequest) -> StudentPredictor:
+    torch.manual_seed(0)
+    normalizer = make_normalizer(request.param).fit([make_bag().features])
+    card = StudentCard(
+        label="HER2",
+        classes=("negative", "positive"),
+        features=FeatureGeometry(5, "uni_v2", 256.0, 0.5),
+        graph_k=3,
+        normalize=request.param,
+        model=SETTINGS,
+        threshold=0.4,
+        validation={"auc": 0.75},
+        source="fold-0-0",
+    )
+    return StudentPredictor(Student(5, 2, SETTINGS), normalizer, card)
+
+
+def test_round_trip(predictor: StudentPredictor, tmp_path: Path) -> None:
+    save_student(predictor, tmp_path / "student")
+    loaded = load_student(tmp_path / "student")
+    before, after = predictor.predict(make_bag()), loaded.predict(make_bag())
+    np.testing.assert_array_equal(before.prob, after.prob)
+    np.testing.assert_array_equal(before.attention, after.attention)
+    np.testing.assert_array_equal(before.evidence, after.evidence)
+    assert loaded.card.threshold == 0.4
+    assert loaded.card.features == predictor.card.features
+    assert sum(after.prob) == pytest.approx(1.0)
+    assert after.attention.sum() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_same_student_same_bytes(predictor: StudentPredictor, tmp_path: Path) -> None:
+    save_student(predictor, tmp_path / "a")
+    save_student(predictor, tmp_path / "b")
+    for name in ("student.json", "student.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_no_rna_weight_inside(predictor: StudentPredictor, tmp_path: Path) -> None:
+    save_student(predictor, tmp_path)
+    names = load_file(tmp_path / "student.safetensors")
+    assert all(name.startswith(("network.", "normalizer.")) for name in names)
+    assert not any("rna" in name for name in names)
+    assert "rna" not in (tmp_path / "student.json").read_text()
+
+
+def test_other_features_are_refused(predictor: StudentPredictor) -> None:
+    with pytest.raises(StudentError, match="slide has features of width 6, this student was trained on width 5"):
+        predictor.predict(make_bag(width=6))
+    with pytest.raises(StudentError, match="features of encoder 'conch'.*trained on 'uni_v2'"):
+        predictor.predict(make_bag(encoder="conch"))
+    predictor.predict(make_bag(encoder=None))  # a file that does not say cannot be held against it
+
+
+def test_damage_is_named(predictor: StudentPredictor, tmp_path: Path) -> None:
+    save_student(predictor, tmp_path)
+    tensors, card = tmp_path / "student.safetensors", tmp_path / "student.json"
+    good_tensors, good_card = tensors.read_bytes(), card.read_text()
+
+    tensors.write_bytes(good_tensors[:-1] + bytes([good_tensors[-1] ^ 1]))
+    with pytest.raises(StudentError, match="SHA-256.*damaged or exchanged"):
+        load_student(tmp_path)
+    tensors.write_bytes(good_tensors)
+
+    card.write_text(json.dumps({**json.loads(good_card), "format_version": 99}))
+    with pytest.raises(StudentError, match="format version 99, this momkd reads 1; upgrade"):
+        load_student(tmp_path)
+    huge = json.loads(good_card)
+    huge["features"]["width"] = 10**12
+    card.write_text(json.dumps(huge))
+    with pytest.raises(StudentError, match="does not hold the network of its card"):
+        load_student(tmp_path)
+    for text in ("{", "[]", json.dumps({"format_version": 1}), good_card.replace('"dim"', '"dimm"')):
+        card.write_text(text)
+        with pytest.raises(StudentError, match="student card|format version"):
+            load_student(tmp_path)
+    card.unlink()
+    with pytest.raises(StudentError, match="no such file; a student folder holds student.json"):
+        load_student(tmp_path)
+
+
+def test_two_slides_do_not_influence_each_other(predictor: StudentPredictor) -> None:
+    first = predictor.predict(make_bag())
+    predictor.predict(replace(make_bag(n=8), slide_id="other"))
+    np.testing.assert_array_equal(first.prob, predictor.predict(make_bag()).prob)
+
+
+def test_loading_a_student_imports_no_training_and_no_tables() -> None:
+    code = (
+        "import sys, momkd.student\n"
+        "bad = [m for m in ('pandas', 'sklearn', 'xgboost', 'momkd.omics', 'momkd.training', 'momkd.cohort') if m in sys.modules]\n"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
