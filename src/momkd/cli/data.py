@@ -6,10 +6,12 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from momkd.cli.render import console, show_problems, show_table
 from momkd.cohort.dataset import load_data
+from momkd.cohort.splits import load_splits
 from momkd.errors import OmicsError
 from momkd.experiment import Experiment
 from momkd.omics.genes import gene_report
@@ -63,18 +65,22 @@ def do_genes(experiment: Experiment, out: Path) -> None:
     data = load_data(experiment)
     if data.omics is None:
         raise OmicsError("the experiment has no omics table")
-    values = data.omics.values
-    patients = data.cohort.patients.loc[values.index]
-    groups = None if patients["group"].isna().all() else patients["group"].to_numpy()
+    patients, cv = data.cohort.patients, experiment.cv
     report = gene_report(
-        values,
-        patients["label"].to_numpy(),
-        groups,
+        data.omics.values,
+        patients["label"],
+        None if patients["group"].isna().all() else patients["group"],
         experiment.omics,
-        seed=experiment.cv.seed,
-        folds=experiment.cv.folds,
+        seed=experiment.train.seed,
+        folds=load_splits(patients, cv, classes=data.cohort.classes),
     )
-    write_csv(out / "genes.csv", report.genes)
+    write_csv(out / "genes.csv", report.ranking)
     write_csv(out / "folds.csv", report.folds)
-    show_table(report.genes, f"genes by {experiment.omics.select.method} → {out / 'genes.csv'}")
-    show_table(report.folds, f"held-out logistic regression on the chosen genes → {out / 'folds.csv'}")
+    write_csv(out / "stability.csv", report.stability)
+    for note in report.notes:
+        console().print(f"[yellow]note[/] {escape(note)}", highlight=False)
+    show_table(report.ranking, f"genes by {experiment.omics.select.method} → {out / 'genes.csv'}")
+    show_table(report.folds, f"held-out logistic regression on genes chosen inside each fold → {out / 'folds.csv'}")
+    if report.auc_mean is not None:
+        spread = "" if report.auc_sd is None else f" ± {report.auc_sd:.3f}"
+        console().print(f"RNA alone predicts {experiment.task.label} with a mean test AUC of {report.auc_mean:.3f}{spread}")

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
+from momkd.evaluation.metrics import binary_metrics, curve_points
 from momkd.files import atomic_path
 
 _FOLD, _MEAN, _CHANCE = "#9ecae1", "#08519c", "#999999"
@@ -36,18 +36,18 @@ def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], role: str, ta
     roc, pr = figure.subplots(1, 2)
     sensitivities, areas, precisions, averages = [], [], [], []
     for _, fold in predictions.groupby(["repeat", "fold"]):
-        labels = (fold["label"] == positive).to_numpy()
-        if labels.all() or not labels.any():
-            continue
+        labels = (fold["label"] == positive).to_numpy().astype(np.int64)
         prob = fold[f"prob_{positive}"].to_numpy()
-        fpr, tpr, _ = roc_curve(labels, prob)
-        precision, recall, _ = precision_recall_curve(labels, prob)
-        roc.plot(fpr, tpr, color=_FOLD, lw=0.8)
-        pr.plot(recall, precision, color=_FOLD, lw=0.8)
-        sensitivities.append(np.interp(_GRID, fpr, tpr))
-        precisions.append(np.interp(_GRID, recall[::-1], precision[::-1]))
-        areas.append(auc(fpr, tpr))
-        averages.append(average_precision_score(labels, prob))
+        points = curve_points(labels, prob)
+        if points is None:
+            continue
+        roc.plot(points.fpr, points.tpr, color=_FOLD, lw=0.8)
+        pr.step(points.recall, points.precision, color=_FOLD, lw=0.8, where="pre")
+        sensitivities.append(np.interp(_GRID, points.fpr, points.tpr))
+        precisions.append(np.interp(_GRID, points.recall, points.precision))
+        metrics = binary_metrics(labels, prob, 0.5)
+        areas.append(metrics["auc"])
+        averages.append(metrics["auprc"])
     prevalence = float((predictions["label"] == positive).mean())
     roc.plot([0, 1], [0, 1], color=_CHANCE, lw=0.8, ls="--", label="chance")
     pr.axhline(prevalence, color=_CHANCE, lw=0.8, ls="--", label=f"prevalence {prevalence:.2f}")

@@ -16,6 +16,7 @@ from momkd.models.packed import PackedBags
 from momkd.slides.bag import Bag
 from momkd.slides.graph import bag_edges
 from momkd.slides.normalize import Normalizer
+from momkd.student.threads import threads_for, use_threads
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -97,11 +98,11 @@ class StudentPredictor:
                 f"{expected.encoder!r}; extract them with that encoder"
             )
 
-    @torch.inference_mode()
     def predict(self, bag: Bag) -> SlidePrediction:
-        """Score one slide."""
-        out = self.network(self.prepare(bag))
-        prob = torch.softmax(out.logits, dim=-1)[0]
+        """Score one slide; the same bytes whatever ran before and whatever runs beside."""
+        with torch.inference_mode(), use_threads(threads_for(bag.n_patches)):
+            out = self.network(self.prepare(bag))
+            prob = torch.softmax(out.logits, dim=-1)[0]
         return SlidePrediction(
             bag.slide_id, prob.cpu().numpy(), out.attention.cpu().numpy(), out.evidence.cpu().numpy()
         )

@@ -129,7 +129,7 @@ def gather(run: RunFolder, folds: list[FoldId], classes: tuple[str, ...]) -> Stu
         write_csv(run.path / name, tables[name])
     summaries = [read_json(run.fold(fold) / "fold.json") for fold in folds]
     thresholds = {(s["repeat"], s["fold"]): s["threshold"] for s in summaries}
-    metrics = verdict(tables["predictions.csv"], classes, thresholds)
+    metrics = verdict(tables["predictions.csv"], thresholds, classes)
     metrics["seconds"] = round(sum(s["seconds"] for s in summaries), 3)
     write_json(run.path / "metrics.json", metrics)
     return StudyResult(run.path, metrics)

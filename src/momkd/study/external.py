@@ -52,7 +52,7 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
     by_patient = patient_table(table, ensemble.classes)
     by_patient.insert(0, "repeat", 0)
     by_patient.insert(1, "fold", 0)
-    metrics = verdict(by_patient, ensemble.classes, {(0, 0): ensemble.threshold})
+    metrics = verdict(by_patient, {(0, 0): ensemble.threshold}, ensemble.classes)
     write_text(out / "experiment.yaml", experiment.to_yaml())
     write_json(out / "environment.json", {**environment(), "run": str(run.path), "students": len(ensemble.students)})
     write_csv(out / "slides.csv", table)

@@ -20,10 +20,11 @@ from torch import Tensor
 from momkd.errors import TrainingError
 from momkd.experiment import ModelSettings, TrainSettings
 from momkd.models.momkd import MoMKD
+from momkd.student.threads import use_threads
 from momkd.training.initialise import initialise_memory
 from momkd.training.resume import Progress, load_point, save_point
 from momkd.training.sampler import balanced_epoch
-from momkd.training.samples import FitData, Sample, collate
+from momkd.training.samples import FitData, Sample, collate, pack_all
 from momkd.training.seeds import derive_seed, generator
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def fit(
     if len({sample.label for sample in data.val}) < len(data.classes):
         raise TrainingError("the validation patients are not of all classes, so no AUC can choose the best epoch")
     threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
-    with _own_random_state(threads):
+    with _own_random_state(), use_threads(threads):
         return _Fit(data, model_settings, settings, resume_file, save_every_seconds, on_epoch).run()
 
 
@@ -176,15 +177,13 @@ class _Fit:
 
 
 @torch.inference_mode()
-def score(
-    model: MoMKD, samples: Sequence[Sample], data: FitData, device: torch.device, batch_size: int = 16
-) -> FloatArray:
+def score(model: MoMKD, samples: Sequence[Sample], data: FitData, device: torch.device) -> FloatArray:
     """Class probabilities of slides, (slides, classes) float64, in eval mode and without RNA."""
     model.eval()
-    rows = []
-    for chunk in _chunks(samples, batch_size):
-        bags = collate(chunk, data, device).bags
-        rows.append(torch.softmax(model.student(bags).logits.double(), dim=-1).cpu().numpy())
+    rows = [
+        torch.softmax(model.student(bags).logits.double(), dim=-1).cpu().numpy()
+        for _, bags in pack_all(samples, data.bags, device)
+    ]
     return np.concatenate(rows)
 
 
@@ -214,14 +213,12 @@ def _chunks(items: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
 
 
 @contextmanager
-def _own_random_state(threads: int) -> Iterator[None]:
-    """Run with a thread count and deterministic algorithms; leave torch's global state as it was found."""
-    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+def _own_random_state() -> Iterator[None]:
+    """Run with deterministic algorithms; leave torch's random state as it was found."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         try:
             yield
         finally:
-            torch.set_num_threads(before)
             torch.use_deterministic_algorithms(deterministic)

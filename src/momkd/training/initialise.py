@@ -9,8 +9,7 @@ from torch import Tensor
 
 from momkd.models.momkd import MoMKD
 from momkd.models.memory import spherical_kmeans
-from momkd.models.packed import PackedBags
-from momkd.training.samples import BagCache, Sample
+from momkd.training.samples import BagCache, Sample, pack_all
 from momkd.training.seeds import generator
 
 
@@ -28,16 +27,15 @@ def initialise_memory(model: MoMKD, samples: Sequence[Sample], bags: BagCache, d
         own = [sample for sample in samples if sample.label == label]
         share = max(1, settings.init_patches // max(1, len(own)))
         stream = generator(seed, "kmeans", label)
-        points = [_project(model, bags, sample, share, device, stream) for sample in own]
+        points: list[Tensor] = []
+        for _, packed in pack_all(own, bags, device):
+            projected = model.student.project_patches(packed)
+            points += [_some(bag, share, stream) for bag in projected.split(packed.ptr.diff().tolist())]
         memory.set_codes(label, spherical_kmeans(torch.cat(points), settings.codes, stream))
 
 
-def _project(
-    model: MoMKD, bags: BagCache, sample: Sample, share: int, device: torch.device, stream: torch.Generator
-) -> Tensor:
-    """Up to ``share`` unit patch projections of one slide: (≤ share, S)."""
-    bag = bags[sample.slide_id]
-    projected = model.student.project_patches(PackedBags.pack([bag.features], [bag.edges]).to(device))
+def _some(projected: Tensor, share: int, stream: torch.Generator) -> Tensor:
+    """At most ``share`` rows, chosen at random."""
     if len(projected) <= share:
         return projected
-    return projected[torch.randperm(len(projected), generator=stream)[:share].to(device)]
+    return projected[torch.randperm(len(projected), generator=stream)[:share].to(projected.device)]

@@ -12,7 +12,7 @@ import torch
 from momkd.cohort.dataset import CohortData
 from momkd.errors import OmicsError
 from momkd.experiment import Experiment
-from momkd.omics.preparer import OmicsPreparer
+from momkd.omics.prepare import OmicsPreparer
 from momkd.slides.graph import bag_edges
 from momkd.slides.normalize import Normalizer, make_normalizer
 from momkd.training.samples import BagCache, FitData, FloatArray, PreparedBag, Sample

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,24 @@ class Batch:
     labels: Tensor
     rna: Tensor | None
     paired: Tensor | None
+
+
+def pack_all(
+    samples: Sequence[Sample], cache: BagCache, device: torch.device, most_patches: int = 8192
+) -> Iterator[tuple[Sequence[Sample], PackedBags]]:
+    """Go through slides in order, as many at a time as have ``most_patches`` patches together (at least one)."""
+    start = 0
+    while start < len(samples):
+        bags, patches = [], 0
+        for sample in samples[start:]:
+            bag = cache[sample.slide_id]
+            if bags and patches + len(bag.features) > most_patches:
+                break
+            bags.append(bag)
+            patches += len(bag.features)
+        packed = PackedBags.pack([bag.features for bag in bags], [bag.edges for bag in bags])
+        yield samples[start : start + len(bags)], packed.to(device)
+        start += len(bags)
 
 
 def collate(samples: Sequence[Sample], data: FitData, device: torch.device) -> Batch:

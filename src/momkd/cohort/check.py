@@ -1,0 +1,61 @@
+"""``momkd check``: every problem of a cohort at once, with counts and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from momkd.cohort.examine import Examination, examine
+from momkd.errors import Problem
+from momkd.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check says: ``counts`` in the order to show them, ``problems`` (errors and notes)."""
+
+    counts: dict[str, str]
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cohort can be trained on."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+
+def check(experiment: Experiment, *, deep: bool = False) -> CheckReport:
+    """Examine a cohort; ``deep`` reads every feature file whole and so finds NaN and damaged edges too."""
+    examination = examine(experiment, deep=deep)
+    return CheckReport(_counts(examination, experiment), tuple(examination.problems))
+
+
+def _counts(examination: Examination, experiment: Experiment) -> dict[str, str]:
+    cohort, headers, omics = examination.cohort, examination.headers, examination.omics
+    patients = cohort.patients
+    per_class = [f"{name} {int((patients['label'] == i).sum())}" for i, name in enumerate(cohort.classes)]
+    counts = {
+        "patients": f"{len(patients)} with {experiment.task.label}: {', '.join(per_class)}",
+        "slides": f"{len(cohort.slides)}",
+    }
+    groups = patients["group"].dropna()
+    if len(groups):
+        counts["groups"] = f"{groups.nunique()} ({experiment.cohort.group})"
+    if headers:
+        sizes = sorted(info.n_patches for info in headers.values())
+        counts["patches a slide"] = f"{sizes[0]} – {median(sizes):g} – {sizes[-1]} (least, median, most)"
+        counts["features"] = _values(info.width for info in headers.values()) + " wide"
+        counts["layout"] = _values(info.layout for info in headers.values())
+        counts["encoder"] = _values(info.encoder for info in headers.values())
+        counts["patch size"] = _values(info.patch_size_level0 for info in headers.values()) + " level-0 px"
+        counts["µm per level-0 px"] = _values(info.mpp for info in headers.values())
+    if omics is not None:
+        counts["RNA"] = f"{len(omics.values)} patients × {omics.values.shape[1]} genes"
+    else:
+        counts["RNA"] = "none: the student is trained alone" if experiment.omics is None else "not readable"
+    return counts
+
+
+def _values(values: Iterable[object]) -> str:
+    distinct = sorted({"not stated" if value is None else str(value) for value in values})
+    return ", ".join(distinct[:4]) + (" …" if len(distinct) > 4 else "")

@@ -1,0 +1,78 @@
+"""A checked cohort, ready for a study: who is in it, their bags, their RNA."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from momkd.cohort.examine import examine
+from momkd.cohort.table import Cohort
+from momkd.errors import raise_problems
+from momkd.experiment import Experiment
+from momkd.omics.table import OmicsTable
+from momkd.slides.bag import Bag, BagInfo
+from momkd.slides.readers import bag_digest, read_bag
+
+_CACHE_BYTES = 2 << 30
+
+
+class CohortData:
+    """Patients, slides, RNA, and bags on demand.
+
+    Bags are kept in memory up to ``cache_bytes``, the least recently used going first.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        headers: dict[str, BagInfo],
+        omics: OmicsTable | None,
+        slide_mpp: float | None = None,
+        cache_bytes: int = _CACHE_BYTES,
+    ) -> None:
+        self.cohort, self.omics = cohort, omics
+        self._headers, self._slide_mpp = headers, slide_mpp
+        self._paths = dict(zip(cohort.slides["slide_id"], cohort.slides["path"], strict=True))
+        self._slides: dict[str, list[str]] = {}
+        for patient, slide in zip(cohort.slides["patient_id"], cohort.slides["slide_id"], strict=True):
+            self._slides.setdefault(patient, []).append(slide)
+        self._ordered: set[str] = set()
+        self._kept: OrderedDict[str, Bag] = OrderedDict()
+        self._left = cache_bytes
+
+    @property
+    def width(self) -> int:
+        """D, the feature width that all slides share."""
+        return next(iter(self._headers.values())).width
+
+    def n_patches(self, slide_id: str) -> int:
+        """P of a slide, from its header."""
+        return self._headers[slide_id].n_patches
+
+    def bag(self, slide_id: str) -> Bag:
+        """The validated bag of a slide. Raises FeatureFileError."""
+        bag = self._kept.pop(slide_id, None)
+        if bag is None:
+            bag = read_bag(self._paths[slide_id], slide_mpp=self._slide_mpp)
+            self._left -= bag.features.nbytes
+        self._kept[slide_id] = bag
+        while self._left < 0 and self._kept:
+            _, dropped = self._kept.popitem(last=False)
+            self._left += dropped.features.nbytes
+        return bag
+
+    def slides_of(self, patient_id: str) -> tuple[str, ...]:
+        """The slides of a patient, in the order of their contents: what slides are called changes no result."""
+        slides = self._slides[patient_id]
+        if len(slides) > 1 and patient_id not in self._ordered:
+            slides.sort(key=lambda slide: (bag_digest(self.bag(slide)), slide))
+            self._ordered.add(patient_id)
+        return tuple(slides)
+
+
+def load_data(experiment: Experiment) -> CohortData:
+    """Examine a cohort and open it. Raises CohortError listing every problem at once."""
+    examination = examine(experiment)
+    raise_problems(examination.problems)
+    return CohortData(
+        examination.cohort, examination.headers, examination.omics, slide_mpp=experiment.features.slide_mpp
+    )

@@ -1,0 +1,1 @@
+"""Omics tables in, validated arrays out: reading, gene selection, scaling, and the gene report."""

@@ -1,0 +1,189 @@
+"""Any known layout → momkd's own feature files; resumable, and one broken file never stops the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from momkd.errors import FeatureFileError, Problem, summarise
+from momkd.files import sha256_file
+from momkd.slides.bag import Bag
+from momkd.slides.folders import choose_file, feature_folder, list_features
+from momkd.slides.readers import bag_digest, inspect_bag, read_bag
+from momkd.slides.sheet import defect, problem_of
+from momkd.slides.writer import SourceNote, precision_note, read_notes, with_graph, write_bag, write_graph
+
+Progress = Callable[[int, int, str], None]
+"""Called after every slide with (done, total, slide id)."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of every slide: ids newly written, ids left as they were, problems (errors: nothing was written)."""
+
+    out: Path
+    written: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def failed(self) -> tuple[Problem, ...]:
+        """The problems of severity "error"."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+
+def import_features(
+    source: Path,
+    out: Path,
+    *,
+    dtype: str = "float16",
+    slide_mpp: float | None = None,
+    graph_k: int | None = None,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Write momkd's own ``<slide>.h5`` in ``out`` for one feature file, or every one of a folder, in any known layout.
+
+    ``source``: a file, a folder of files, or a tool's root folder with one folder of features below it. ``dtype``
+    float16 or float32; ``slide_mpp`` µm per level-0 pixel where the files lack it; ``graph_k``: also store
+    edge_index_k<k>.
+
+    Resumes by validation: a target is left alone if it opens, has the contents that its digest promises, and was made
+    from a source of the same SHA-256 with the same settings; otherwise it is written again, and a note says why. A
+    bad source file becomes a problem in the report and the others go on. Raises FeatureFileError where ``source`` has
+    no features, where ``out`` is the source folder, or for a setting that no file could satisfy.
+    """
+    source, out = Path(source), Path(out)
+    if dtype not in ("float16", "float32"):
+        raise defect("--dtype", repr(dtype), "float16 or float32")
+    if graph_k is not None and graph_k < 1:
+        raise defect("--graph", f"{graph_k}", "1 or more neighbours, or no graph")
+    files, problems = _sources(source)
+    if any(path.parent.resolve() == out.resolve() for path in files):
+        raise defect(out, "the folder of the source files", "another folder for --out")
+    problems += _leftovers(out)
+    settings = {"dtype": dtype, "graph_k": graph_k, "slide_mpp": slide_mpp}
+    written: list[str] = []
+    unchanged: list[str] = []
+    blurred: list[Problem] = []
+    for done, path in enumerate(files, 1):
+        target = out / f"{path.stem}.h5"
+        try:
+            note = _source_note(path, settings)
+            state = _state(target, note)
+            if state == "current":
+                unchanged.append(path.stem)
+            else:
+                blurred += _import_one(path, target, note, dtype, slide_mpp, graph_k)
+                written.append(path.stem)
+                problems += _replaced(target, state)
+        except FeatureFileError as error:
+            problems.append(problem_of(error))
+        if progress is not None:
+            progress(done, len(files), path.stem)
+    return ImportReport(out, tuple(written), tuple(unchanged), (*problems, *_combined(blurred)))
+
+
+def add_graphs(folder: Path, k: int, *, progress: Progress | None = None) -> ImportReport:
+    """Add edge_index_k<k> to every feature file of ours in a folder, each atomically (``momkd graph DIR``).
+
+    A file that has it is unchanged; a file of another layout, or without coordinates, becomes a problem in the report.
+    Raises FeatureFileError where the folder has no feature files or k is below 1.
+    """
+    if k < 1:
+        raise defect("--k", f"{k}", "1 or more neighbours")
+    files, problems = _sources(Path(folder))
+    written: list[str] = []
+    unchanged: list[str] = []
+    for done, path in enumerate(files, 1):
+        try:
+            (written if write_graph(path, k) else unchanged).append(path.stem)
+        except FeatureFileError as error:
+            problems.append(problem_of(error))
+        if progress is not None:
+            progress(done, len(files), path.stem)
+    return ImportReport(Path(folder), tuple(written), tuple(unchanged), tuple(problems))
+
+
+def _sources(source: Path) -> tuple[list[Path], list[Problem]]:
+    """Return the feature files to read, sorted by slide id, and notes on files that stand back for another."""
+    if source.is_file():
+        return [source], []
+    chosen, notes = [], []
+    for slide_id, files in list_features(feature_folder(source)).items():
+        path, note = choose_file(slide_id, files)
+        chosen.append(path)
+        notes += [] if note is None else [note]
+    return chosen, notes
+
+
+def _source_note(path: Path, settings: dict[str, str | int | float | None]) -> SourceNote:
+    """Say what a target must have been made from; the patch size too, since CLAM keeps it in another file."""
+    # The header first: it names a missing or truncated file better than the digest would.
+    info = inspect_bag(path, slide_mpp=_as_float(settings["slide_mpp"]))
+    full = {**settings, "patch_size_level0": info.patch_size_level0}
+    return SourceNote(path.name, sha256_file(path), info.layout, json.dumps(full, sort_keys=True))
+
+
+def _as_float(value: str | float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+State = Literal["absent", "current", "damaged", "other"]
+
+
+def _state(target: Path, note: SourceNote) -> State:
+    """Say whether a target is there, whole, and what ``note`` would make."""
+    if not target.exists():
+        return "absent"
+    try:
+        notes = read_notes(target)
+        if "content_sha256" not in notes or notes["content_sha256"] != bag_digest(read_bag(target)):
+            return "damaged"
+    except FeatureFileError:
+        return "damaged"
+    made_from = (notes.get("source_file"), notes.get("source_sha256"), notes.get("settings"))
+    return "current" if made_from == (note.file, note.sha256, note.settings) else "other"
+
+
+def _import_one(
+    path: Path, target: Path, note: SourceNote, dtype: str, slide_mpp: float | None, graph_k: int | None
+) -> list[Problem]:
+    """Read one source, write its target and return the notes on it."""
+    bag: Bag = read_bag(path, slide_mpp=slide_mpp)
+    if graph_k is not None:
+        bag = with_graph(bag, graph_k)
+    write_bag(bag, target, dtype=dtype, producer=f"momkd {version('momkd')} import-features", source_note=note)
+    blurred = precision_note(bag) if dtype == "float16" else None
+    return [] if blurred is None else [blurred]
+
+
+def _replaced(target: Path, state: State) -> list[Problem]:
+    if state == "absent":
+        return []
+    why = "was incomplete or damaged" if state == "damaged" else "was made from another source or with other settings"
+    return [Problem(str(target), f"{why}; it has been written again", severity="note")]
+
+
+def _leftovers(out: Path) -> list[Problem]:
+    """Note the unfinished files of an interrupted import; no reader takes them for features."""
+    if not out.is_dir():
+        return []
+    names = sorted(path.name for path in out.glob(".*.tmp.h5"))
+    if not names:
+        return []
+    found = f"{len(names)} unfinished files of an interrupted import: {summarise(names)}"
+    return [Problem(str(out), found, mend="delete them, unless another import is running", severity="note")]
+
+
+def _combined(notes: Iterable[Problem]) -> list[Problem]:
+    """Join the notes on float16 precision: one says enough for a cohort."""
+    listed = list(notes)
+    if len(listed) < 2:
+        return listed
+    slides = summarise([note.subject.removeprefix("slide ") for note in listed])
+    first = listed[0]
+    return [Problem(f"{len(listed)} slides", f"in {slides}: {first.found}", mend=first.mend, severity="note")]

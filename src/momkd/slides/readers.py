@@ -1,0 +1,103 @@
+"""Any feature file → a validated bag."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from momkd.slides.bag import Bag, BagInfo
+from momkd.slides.checks import as_coords, as_edges, as_features, check_header
+from momkd.slides.folders import find_features
+from momkd.slides.hdf5 import open_h5
+from momkd.slides.layouts import describe_h5
+from momkd.slides.sheet import Sheet, defect
+from momkd.slides.tensors import describe_pt
+
+__all__ = ["bag_digest", "find_features", "inspect_bag", "read_bag"]
+
+
+def read_bag(path: Path, *, slide_mpp: float | None = None) -> Bag:
+    """Read one feature file of any known layout as a Bag, everything checked.
+
+    ``slide_mpp`` (µm per level-0 pixel) turns coordinates in µm into pixels and fills ``mpp`` where the file has
+    none; a file's own mpp wins. The slide id is the file name without its last suffix. Raises FeatureFileError naming
+    file, finding and expectation; no failure ever gives an empty or a made-up bag.
+    """
+    with _sheet(Path(path), slide_mpp) as sheet:
+        n_patches, width = check_header(sheet)
+        features = as_features(sheet.path, sheet.features.read().reshape(n_patches, width))
+        coords = None if sheet.coords is None else as_coords(sheet.path, sheet.coords.read(), sheet.um_per_px)
+        edges = {k: as_edges(sheet.path, s.name, s.read(), n_patches) for k, s in sheet.edges.items()}
+    return Bag(
+        slide_id=sheet.path.stem,
+        features=features,
+        coords=coords,
+        patch_size_level0=sheet.patch_size_level0,
+        mpp=sheet.mpp,
+        encoder=sheet.encoder,
+        edges=edges,
+        layout=sheet.layout,
+        source=sheet.path,
+    )
+
+
+def inspect_bag(path: Path, *, slide_mpp: float | None = None) -> BagInfo:
+    """Read what a feature file's header says: sizes, types, names; about a millisecond, whatever its size.
+
+    Shapes and types are checked as ``read_bag`` does; values (NaN, negative coordinates, edge indices) are not read.
+    Raises FeatureFileError.
+    """
+    with _sheet(Path(path), slide_mpp) as sheet:
+        n_patches, width = check_header(sheet)
+        return BagInfo(
+            slide_id=sheet.path.stem,
+            n_patches=n_patches,
+            width=width,
+            dtype=sheet.features.dtype.name,
+            has_coords=sheet.coords is not None,
+            edge_ks=tuple(sheet.edges),
+            patch_size_level0=sheet.patch_size_level0,
+            mpp=sheet.mpp,
+            encoder=sheet.encoder,
+            layout=sheet.layout,
+            source=sheet.path,
+        )
+
+
+@contextmanager
+def _sheet(path: Path, slide_mpp: float | None) -> Iterator[Sheet]:
+    """Open a file by its suffix and describe it; the seam for containers to come (zarr, slideflow)."""
+    if slide_mpp is not None and not 0 < slide_mpp < math.inf:
+        raise defect("features.slide_mpp", f"{slide_mpp}", "µm per level-0 pixel, above 0")
+    if path.suffix == ".h5":
+        with open_h5(path) as file:
+            yield describe_h5(path, file, slide_mpp)
+    elif path.suffix == ".pt":
+        yield describe_pt(path, slide_mpp)
+    else:
+        kind = (
+            "a LazySlide / SpatialData store" if path.suffix == ".zarr" else f"a file of type {path.suffix or 'none'}"
+        )
+        mend = "export the features with TRIDENT, CLAM or STAMP, or make them with momkd extract"
+        raise defect(path, f"{kind}, which this version does not read", "<slide>.h5 or <slide>.pt", mend)
+
+
+def bag_digest(bag: Bag) -> str:
+    """Return the SHA-256 (hex) of a bag's contents: features with type and shape, coordinates, edges; not its name."""
+    digest = hashlib.sha256()
+
+    def add(name: str, values: np.ndarray, dtype: str) -> None:
+        digest.update(f"{name} {dtype} {values.shape};".encode())
+        digest.update(np.ascontiguousarray(values, dtype=dtype).data)
+
+    add("features", bag.features, f"<f{bag.features.dtype.itemsize}")
+    if bag.coords is not None:
+        add("coords", bag.coords, "<f8")
+    for k in sorted(bag.edges):
+        add(f"edge_index_k{k}", bag.edges[k], "<i8")
+    return digest.hexdigest()
