@@ -266,7 +266,7 @@ def test_source_note_says_everything(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"dtype": "int8"}, "--dtype: 'int8'; expected float16 or float32"),
-        ({"graph_k": 0}, "--graph: 0; expected 1 or more"),
+        ({"graph_k": 0}, "--k: 0; expected 1 or more"),
     ],
 )
 def test_senseless_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

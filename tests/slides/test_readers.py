@@ -217,6 +217,14 @@ def test_dangling_link_is_named(write_h5: Any) -> None:
         read_bag(path)
 
 
+def test_named_type_in_the_place_of_features(write_h5: Any) -> None:
+    path = write_h5("s.h5", {"coords": COORDS})
+    with h5py.File(path, "a") as file:
+        file["features"] = np.dtype(np.float32)
+    with pytest.raises(FeatureFileError, match="features is a named type; expected features to be a dataset"):
+        read_bag(path)
+
+
 def test_a_file_cut_anywhere_is_an_error_never_a_bag(write_h5: Any, tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     path = write_h5(

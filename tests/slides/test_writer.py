@@ -195,7 +195,7 @@ def test_files_of_other_tools_are_never_changed(write_h5: Any) -> None:
     path = write_h5("s.h5", {"features": np.ones((3, 2), np.float32), "coords": np.arange(6).reshape(3, 2)})
     before = path.read_bytes()
     with pytest.raises(
-        FeatureFileError, match=r"a file of layout clam, which momkd does not change.*import-features .*--graph 8"
+        FeatureFileError, match=r"a file of layout clam, which momkd does not change.*import-features .*--k 8"
     ):
         write_graph(path, 8)
     assert path.read_bytes() == before

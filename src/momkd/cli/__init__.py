@@ -5,6 +5,8 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point of the ``momkd`` command."""
+    import sys
+
     from momkd.cli.app import run
 
-    run()
+    sys.exit(run())

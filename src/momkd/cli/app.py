@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,37 +24,34 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", h
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds [default: from the cores]")]
 
 
-def run() -> None:
-    """Run the command line; exit code 0 = done, 1 = a reported problem, 2 = wrong usage, 130 = interrupted."""
+# Typer brings its own copy of click or uses an installed one, by version; both hang the error of wrong usage here.
+_UsageError: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 = done, 1 = a reported problem, 2 = wrong usage, 130 = interrupted."""
     try:
-        app(standalone_mode=False)
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except MomkdError as error:
-        _stop(str(error))
-    except KeyboardInterrupt:
-        _stop("interrupted; run the same command again to go on", code=130)
+        return _report(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return _report("interrupted; run the same command again to go on", code=130)
+    except _UsageError as error:
+        error.show()
+        return int(error.exit_code)
     except BrokenPipeError:
-        sys.exit(1)
+        return 1
     except OSError as error:
-        _stop(f"{error.filename or 'a file'}: {error.strerror or error}")
-    except Exception as error:
-        # Typer's own usage errors and exits; anything else is a bug and keeps its traceback.
-        show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
-        if isinstance(show, Callable) and isinstance(code, int):  # type: ignore[arg-type]
-            show()
-            sys.exit(code)
-        if type(error).__name__ == "Abort":
-            _stop("interrupted; run the same command again to go on", code=130)
-        if isinstance(code, int):
-            sys.exit(code)
-        raise
+        return _report(f"{error.filename or 'a file'}: {error.strerror or error}")
+    return code if isinstance(code, int) else 0
 
 
-def _stop(message: str, code: int = 1) -> None:
+def _report(message: str, code: int = 1) -> int:
     from rich.console import Console
     from rich.text import Text
 
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
-    sys.exit(code)
+    return code
 
 
 def _load(path: Path, overrides: list[str] | None) -> Any:

@@ -36,12 +36,13 @@ def console() -> Console:
 def show_metrics(metrics: Mapping[str, Any], title: str, role: str = "test") -> None:
     """One row a metric: mean ± sd over folds, the pooled value and its interval."""
     section = metrics[role]
-    table = Table(title=title, title_justify="left", title_style="bold")
+    screen = console()
+    screen.print(title, style="bold", highlight=False)
+    table = Table()
     table.add_column("metric")
-    table.add_column("mean ± sd over folds", justify="right")
-    table.add_column("pooled", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("how")
+    for name in ("folds: mean ± sd", "pooled", "95 % interval"):
+        table.add_column(name, justify="right")
+    methods: dict[str, list[str]] = {}
     for key, name in _NAMES.items():
         entry = section.get(key)
         if not isinstance(entry, Mapping):
@@ -51,9 +52,13 @@ def show_metrics(metrics: Mapping[str, Any], title: str, role: str = "test") -> 
         values = entry.get("values", [])
         mean = _number(entry.get("mean")) if len(values) != 1 else "–"
         sd = f" ± {entry['sd']:.3f}" if entry.get("sd") is not None else ""
-        method = str(entry.get("ci_method") or "").split(";")[0].split(",")[0]
-        table.add_row(name, mean + sd, _number(entry.get("pooled")), interval, escape(method))
-    console().print(table)
+        table.add_row(name, mean + sd, _number(entry.get("pooled")), interval)
+        methods.setdefault(str(entry.get("ci_method")), []).append(name)
+    screen.print(table)
+    usual = max(methods, key=lambda method: len(methods[method]))
+    for method, names in methods.items():
+        whose = "the others" if method == usual and len(methods) > 1 else ", ".join(names)
+        screen.print(f"interval of {escape(whose)}: {escape(method)}", style="dim", highlight=False)
 
 
 def show_check(report: CheckReport) -> None:

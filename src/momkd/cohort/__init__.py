@@ -1,1 +1,1 @@
-"""Files in, validated arrays out: who is in the cohort, what can be read of them, and who trains, validates and tests."""
+"""Files in, validated arrays out: who is in the cohort, what can be read of them, who trains, validates and tests."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -25,7 +26,11 @@ class CheckReport:
 
 
 def check(experiment: Experiment, *, deep: bool = False) -> CheckReport:
-    """Examine a cohort; ``deep`` reads every feature file whole and so finds NaN and damaged edges too."""
+    """Find every problem of a cohort at once; nothing is trained, and nothing is raised that a user can mend.
+
+    Reads tables and the headers of feature files (a millisecond each); ``deep`` reads every feature file whole and so
+    finds NaN, damaged edges and equal contents under two names.
+    """
     examination = examine(experiment, deep=deep)
     return CheckReport(_counts(examination, experiment), tuple(examination.problems))
 
@@ -44,10 +49,11 @@ def _counts(examination: Examination, experiment: Experiment) -> dict[str, str]:
     if headers:
         sizes = sorted(info.n_patches for info in headers.values())
         counts["patches a slide"] = f"{sizes[0]} – {median(sizes):g} – {sizes[-1]} (least, median, most)"
+        counts["patches"] = f"{sum(sizes)}"
         counts["features"] = _values(info.width for info in headers.values()) + " wide"
         counts["layout"] = _values(info.layout for info in headers.values())
         counts["encoder"] = _values(info.encoder for info in headers.values())
-        counts["patch size"] = _values(info.patch_size_level0 for info in headers.values()) + " level-0 px"
+        counts["patch size (level-0 px)"] = _values(info.patch_size_level0 for info in headers.values())
         counts["µm per level-0 px"] = _values(info.mpp for info in headers.values())
     if omics is not None:
         counts["RNA"] = f"{len(omics.values)} patients × {omics.values.shape[1]} genes"
@@ -57,5 +63,13 @@ def _counts(examination: Examination, experiment: Experiment) -> dict[str, str]:
 
 
 def _values(values: Iterable[object]) -> str:
-    distinct = sorted({"not stated" if value is None else str(value) for value in values})
-    return ", ".join(distinct[:4]) + (" …" if len(distinct) > 4 else "")
+    """List the distinct values, the most frequent first, with how many slides have each where they differ."""
+    texts = Counter("not stated" if value is None else _text(value) for value in values)
+    ordered = sorted(texts, key=lambda text: (-texts[text], text))
+    if len(ordered) == 1:
+        return ordered[0]
+    return ", ".join(f"{text} ({texts[text]})" for text in ordered[:4]) + (" …" if len(ordered) > 4 else "")
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

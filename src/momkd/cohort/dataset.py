@@ -18,7 +18,8 @@ _CACHE_BYTES = 2 << 30
 class CohortData:
     """Patients, slides, RNA, and bags on demand.
 
-    Bags are kept in memory up to ``cache_bytes``, the least recently used going first.
+    ``cohort`` is who is in it, ``omics`` the RNA table or None. Bags are kept in memory up to ``cache_bytes``
+    (features, coordinates and edges as read), the least recently used going first; for one thread.
     """
 
     def __init__(
@@ -49,19 +50,23 @@ class CohortData:
         return self._headers[slide_id].n_patches
 
     def bag(self, slide_id: str) -> Bag:
-        """The validated bag of a slide. Raises FeatureFileError."""
+        """Return the validated bag of a slide. Raises FeatureFileError."""
         bag = self._kept.pop(slide_id, None)
         if bag is None:
             bag = read_bag(self._paths[slide_id], slide_mpp=self._slide_mpp)
-            self._left -= bag.features.nbytes
+            self._left -= _size(bag)
         self._kept[slide_id] = bag
         while self._left < 0 and self._kept:
             _, dropped = self._kept.popitem(last=False)
-            self._left += dropped.features.nbytes
+            self._left += _size(dropped)
         return bag
 
     def slides_of(self, patient_id: str) -> tuple[str, ...]:
-        """The slides of a patient, in the order of their contents: what slides are called changes no result."""
+        """Return the slides of a patient in the order of their content digests.
+
+        Not in the order of their names, so that renaming slides changes no result. A patient's slides are read for
+        that, once, where there are several. Raises FeatureFileError.
+        """
         slides = self._slides[patient_id]
         if len(slides) > 1 and patient_id not in self._ordered:
             slides.sort(key=lambda slide: (bag_digest(self.bag(slide)), slide))
@@ -69,10 +74,17 @@ class CohortData:
         return tuple(slides)
 
 
-def load_data(experiment: Experiment) -> CohortData:
-    """Examine a cohort and open it. Raises CohortError listing every problem at once."""
-    examination = examine(experiment)
-    raise_problems(examination.problems)
-    return CohortData(
-        examination.cohort, examination.headers, examination.omics, slide_mpp=experiment.features.slide_mpp
-    )
+def load_data(experiment: Experiment, *, cache_bytes: int = _CACHE_BYTES) -> CohortData:
+    """Examine a cohort and open it.
+
+    Raises CohortError listing every problem of the tables and of the feature files' headers at once. Whether folds can
+    be made is not asked: an external cohort may be too small for them.
+    """
+    found = examine(experiment, folds=False)
+    raise_problems(found.problems)
+    return CohortData(found.cohort, found.headers, found.omics, experiment.features.slide_mpp, cache_bytes)
+
+
+def _size(bag: Bag) -> int:
+    coords = 0 if bag.coords is None else bag.coords.nbytes
+    return int(bag.features.nbytes + coords + sum(edges.nbytes for edges in bag.edges.values()))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from momkd.cohort.splits import load_splits
+import pandas as pd
+
+from momkd.cohort.agreement import disagreements
+from momkd.cohort.splits import make_splits, read_splits
 from momkd.cohort.table import Cohort, read_cohort
 from momkd.errors import FeatureFileError, OmicsError, Problem, SplitError, summarise
 from momkd.experiment import Experiment
 from momkd.omics.table import OmicsTable, read_omics
 from momkd.slides.bag import BagInfo
-from momkd.slides.readers import inspect_bag, read_bag
+from momkd.slides.readers import bag_digest, inspect_bag, read_bag
 from momkd.slides.sheet import problem_of
 
 # Fewer patients with RNA than this cannot teach anything, in any fold.
@@ -29,83 +31,56 @@ class Examination:
     problems: list[Problem]
 
 
-def examine(experiment: Experiment, *, deep: bool = False) -> Examination:
-    """Read the cohort table, the header of every feature file (all of it if ``deep``), the RNA table; try the folds.
+def examine(experiment: Experiment, *, deep: bool = False, folds: bool = True) -> Examination:
+    """Read the cohort table, the header of every feature file and the RNA table; make the folds unless told not to.
 
+    ``deep`` reads every feature file whole, which finds NaN, damaged edges and equal contents under two names.
     Raises nothing that a user can mend: problems are returned, errors and notes together.
     """
     cohort, problems = read_cohort(experiment)
-    headers = _read_headers(cohort, experiment, problems, deep=deep)
-    problems += _disagreements(headers, experiment)
+    headers, digests = _read_files(cohort, experiment, problems, deep=deep)
+    problems += _equal_contents(cohort, digests)
+    if headers:
+        problems += disagreements(headers, experiment)
     omics = _read_omics(experiment, cohort, problems)
-    if len(cohort.patients):
-        try:
-            load_splits(cohort.patients, experiment.cv, classes=cohort.classes)
-        except SplitError as error:
-            problems.append(Problem("folds", str(error)))
+    if folds and len(cohort.patients):
+        _try_folds(experiment, cohort, omics, problems)
     return Examination(cohort, headers, omics, problems)
 
 
-def _read_headers(cohort: Cohort, experiment: Experiment, problems: list[Problem], *, deep: bool) -> dict[str, BagInfo]:
-    headers = {}
+def _read_files(
+    cohort: Cohort, experiment: Experiment, problems: list[Problem], *, deep: bool
+) -> tuple[dict[str, BagInfo], dict[str, str]]:
+    """Return headers and, if ``deep``, digests of the contents, by slide id."""
+    headers, digests = {}, {}
     mpp = experiment.features.slide_mpp
-    for row in cohort.slides.itertuples(index=False):
+    for slide, path in zip(cohort.slides["slide_id"], cohort.slides["path"], strict=True):
         try:
-            headers[row.slide_id] = inspect_bag(row.path, slide_mpp=mpp)
+            headers[slide] = inspect_bag(path, slide_mpp=mpp)
             if deep:
-                read_bag(row.path, slide_mpp=mpp)
+                digests[slide] = bag_digest(read_bag(path, slide_mpp=mpp))
         except FeatureFileError as error:
             problems.append(problem_of(error))
-    return headers
+    return headers, digests
 
 
-def _disagreements(headers: Mapping[str, BagInfo], experiment: Experiment) -> list[Problem]:
-    """Slides whose features cannot belong together, and slides that can have no graph."""
-    if not headers:
-        return []
+def _equal_contents(cohort: Cohort, digests: dict[str, str]) -> list[Problem]:
+    """Find one bag under several names: across patients it could be in training and test at once."""
+    owner = dict(zip(cohort.slides["slide_id"], cohort.slides["patient_id"], strict=True))
+    same: dict[str, list[str]] = {}
+    for slide, digest in sorted(digests.items()):
+        same.setdefault(digest, []).append(slide)
     problems = []
-    folder = str(experiment.features.dir)
-    for name, of, severity in _PROPERTIES:
-        problems += _minority(headers, folder, name, of, severity)
-    if experiment.graph.k > 0:
-        lost = sorted(
-            s for s, info in headers.items() if not info.has_coords and not info.edge_ks and info.n_patches > 1
-        )
-        single = sorted(
-            s for s, info in headers.items() if not info.has_coords and not info.edge_ks and info.n_patches == 1
-        )
-        if lost:
-            found = f"{len(lost)} slides have neither coordinates nor edges: {summarise(lost)}"
-            mend = "set graph.k: 0 (each patch sees only itself), or extract features with coordinates"
-            problems.append(Problem(folder, found, f"coordinates for graph.k: {experiment.graph.k}", mend))
-        if single and len(single) == len(headers):
-            problems.append(Problem(folder, "every slide is a single vector: graph.k has no effect", severity="note"))
+    for slides in same.values():
+        if len(slides) > 1:
+            patients = sorted({owner[slide] for slide in slides})
+            found = f"the same contents in {len(slides)} feature files of patients {summarise(patients)}"
+            if len(patients) == 1:
+                found = f"the same contents in {len(slides)} feature files of patient {patients[0]}"
+            severity: Literal["error", "note"] = "error" if len(patients) > 1 else "note"
+            mend = "find out whose slide it is, and list the others in cohort.exclude"
+            problems.append(Problem(summarise(slides), found, "one slide a file", mend, severity))
     return problems
-
-
-_PROPERTIES: tuple[tuple[str, Callable[[BagInfo], Hashable], str], ...] = (
-    ("feature width", lambda info: info.width, "error"),
-    ("encoder", lambda info: info.encoder, "error"),
-    ("patch size in level-0 px", lambda info: info.patch_size_level0, "note"),
-    ("µm per level-0 px", lambda info: info.mpp, "note"),
-)
-
-
-def _minority(
-    headers: Mapping[str, BagInfo], folder: str, name: str, of: Callable[[BagInfo], Hashable], severity: str
-) -> list[Problem]:
-    """Slides that differ from most others in one property; a value that a file does not state is no difference."""
-    values = {slide: of(info) for slide, info in headers.items() if of(info) is not None}
-    counts = Counter(values.values())
-    if len(counts) < 2:
-        return []
-    usual = min(counts, key=lambda value: (-counts[value], str(value)))
-    others = sorted(slide for slide, value in values.items() if value != usual)
-    shown = ", ".join(f"{value} ({count} slides)" for value, count in sorted(counts.items(), key=lambda kv: -kv[1])[:5])
-    found = f"{name} differs between slides: {shown}; not {usual}: {summarise(others)}"
-    if severity == "note":
-        return [Problem(folder, found, severity="note")]
-    return [Problem(folder, found, f"one {name}", "extract these slides again, or list them in cohort.exclude")]
 
 
 def _read_omics(experiment: Experiment, cohort: Cohort, problems: list[Problem]) -> OmicsTable | None:
@@ -119,15 +94,47 @@ def _read_omics(experiment: Experiment, cohort: Cohort, problems: list[Problem])
     try:
         omics = read_omics(settings.table, list(cohort.patients.index), transform=settings.transform)
     except OmicsError as error:
-        text = str(error)
-        problems.append(Problem(name, text.removeprefix(f"{name}: ")))
+        problems.append(Problem(name, str(error).removeprefix(f"{name}: ")))
         return None
     problems += [Problem(name, note.removeprefix(f"{name}: "), severity="note") for note in omics.notes]
-    paired = len(omics.values)
     if omics.missing:
         found = f"{len(omics.missing)} of {len(cohort.patients)} patients have no RNA: {summarise(omics.missing)}"
         problems.append(Problem(name, f"{found}; they train without the RNA losses", severity="note"))
-    if paired < _FEWEST_PAIRED:
-        mend = "check the patient ids, or leave omics out"
-        problems.append(Problem(name, f"only {paired} patients have RNA", f"{_FEWEST_PAIRED} or more", mend))
+    paired = cohort.patients["label"].reindex(omics.values.index)
+    mend = "check the patient ids, or leave omics out"
+    if len(paired) < _FEWEST_PAIRED:
+        found = f"only {len(paired)} patients have RNA"
+        problems.append(Problem(name, found, f"{_FEWEST_PAIRED} or more", mend))
+    for label, of_class in enumerate(cohort.classes):
+        if len(paired) and label not in set(paired):
+            problems.append(Problem(name, f"no patient of class {of_class} has RNA", "RNA of both classes", mend))
     return omics
+
+
+def _try_folds(experiment: Experiment, cohort: Cohort, omics: OmicsTable | None, problems: list[Problem]) -> None:
+    cv = experiment.cv
+    if cv.splits is None:
+        try:
+            splits = make_splits(cohort.patients, cv, classes=cohort.classes)
+        except SplitError as error:
+            problems.append(Problem("folds", str(error)))
+            return
+    else:
+        splits, found = read_splits(cv.splits, cohort.patients, classes=cohort.classes)
+        problems += found
+    if omics is not None:
+        problems += _unpaired_folds(splits, cohort, omics)
+
+
+def _unpaired_folds(splits: pd.DataFrame, cohort: Cohort, omics: OmicsTable) -> list[Problem]:
+    """Find folds whose training patients of a class all lack RNA: their teacher would know one class only."""
+    train = splits[(splits["role"] == "train") & splits["patient_id"].isin(omics.values.index)]
+    label = cohort.patients["label"].reindex(train["patient_id"]).to_numpy()
+    present = set(zip(train["repeat"], train["fold"], label, strict=True))
+    problems = []
+    for repeat, fold in sorted(set(zip(splits["repeat"], splits["fold"], strict=True))):
+        for position, name in enumerate(cohort.classes):
+            if (repeat, fold, position) not in present:
+                found = f"no training patient of class {name} has RNA in repeat {repeat} fold {fold}"
+                problems.append(Problem(str(omics.source), found, "RNA of both classes", "lower cv.folds, add RNA"))
+    return problems

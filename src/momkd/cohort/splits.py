@@ -150,7 +150,7 @@ def _fold_problems(
     known = part[part["patient_id"].isin(patients.index)]
     group = patients["group"].reindex(known["patient_id"]).to_numpy(dtype=object)
     roles_of = known.assign(group=group).dropna(subset="group").groupby("group")["role"].unique()
-    straddling = [f"{name} ({', '.join(sorted(roles))})" for name, roles in roles_of.items() if len(roles) > 1]
+    straddling = [f"{one} ({', '.join(sorted(roles))})" for one, roles in roles_of.items() if len(roles) > 1]
     if straddling:
         found = f"groups in more than one role: {summarise(straddling)}"
         mend = "move them whole, or leave cohort.group out if groups may straddle"

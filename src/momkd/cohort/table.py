@@ -21,7 +21,7 @@ from momkd.slides.readers import find_features
 # What other programs write into a cell that has no value; a class or a key of task.map of that name goes first.
 _UNLABELLED = frozenset({"", "na", "n/a", "nan", "null", "<na>"})
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,11 @@ def read_cohort(experiment: Experiment) -> tuple[Cohort, list[Problem]]:
     rows = _collect(problems, _check_ids(rows, name, experiment))
     rows = _collect(problems, _leave_out_excluded(rows, name, settings.exclude))
     problems += _duplicates(rows, name)
-    labelled = _collect(problems, _read_labels(rows, name, task))
+    labelled, found = _read_labels(rows, name, task)
+    problems += found
     labels = _collect(problems, _patient_labels(labelled, name, task))
+    if not any(problem.severity == "error" for problem in found):
+        problems += _absent_classes(labels, name, task)
     groups: dict[str, str] = {}
     if settings.group is not None:
         groups = _collect(problems, _patient_groups(labelled, name, settings.group))
@@ -81,7 +84,7 @@ class _Row:
     group: str
 
 
-def _collect(problems: list[Problem], result: tuple[Found, list[Problem]]) -> Found:
+def _collect(problems: list[Problem], result: tuple[T, list[Problem]]) -> T:
     """Put the problems of a step with the others and pass on what it found."""
     found, more = result
     problems += more
@@ -211,7 +214,11 @@ def _guess(value: str, task: TaskSettings) -> str:
     for name in task.classes:
         if _number(name) is not None and _number(name) == _number(value):
             return name
-    near = difflib.get_close_matches(value.casefold(), [name.casefold() for name in task.classes], n=1, cutoff=0.5)
+    folded = value.casefold()
+    begins = [name for name in task.classes if name.casefold().startswith(folded) or folded.startswith(name.casefold())]
+    if len(begins) == 1:
+        return begins[0]
+    near = difflib.get_close_matches(folded, [name.casefold() for name in task.classes], n=1, cutoff=0.5)
     return next((name for name in task.classes if near and name.casefold() == near[0]), "<class>")
 
 
@@ -246,12 +253,17 @@ def _patient_labels(
             )
         )
     labels = {patient: min(values) for patient, values in found.items() if len(values) == 1}
-    absent = [name for position, name in enumerate(task.classes) if position not in set(labels.values())]
-    if absent:
-        counts = Counter(task.classes[label] for label in labels.values())
-        listed = ", ".join(f"{name} {counts[name]}" for name in task.classes)
-        problems.append(Problem(name, f"no patient of class {', '.join(absent)} (patients: {listed})", "both classes"))
     return labels, problems
+
+
+def _absent_classes(labels: Mapping[str, int], name: str, task: TaskSettings) -> list[Problem]:
+    counts = Counter(task.classes[label] for label in labels.values())
+    absent = [of_class for of_class in task.classes if not counts[of_class]]
+    if not absent:
+        return []
+    listed = ", ".join(f"{of_class} {counts[of_class]}" for of_class in task.classes)
+    found = f"no patient of class {', '.join(absent)} in column {task.label!r} (patients: {listed})"
+    return [Problem(name, found, "both classes")]
 
 
 def _patient_groups(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _as_text(value: object) -> str:
     """Return a Parquet cell as the text a user would type; whole floats come from integer columns with gaps."""
-    if value is None or value != value:  # noqa: PLR0124 - a NaN is the one value unlike itself
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

@@ -1,9 +1,9 @@
 """Patients without their slides: molecular state, outcome, site and RNA.
 
 The state z ~ N(0, I) has six axes. The outcome's liability is t = ρ·ŵz + √(1−ρ²)·e, and the share ``prevalence`` of
-patients with the largest t is positive; ρ is set so that ŵz has the asked Bayes AUC. Histology shows three directions of
-z, of which the first, v₁ = r·ŵ + √(1−r²)·q with q ⟂ ŵ, is all that bears on the outcome; r is set so that v₁z has the
-asked visible AUC. Every number comes from a stream of its own, so that one knob leaves the others' draws alone.
+patients with the largest t is positive; ρ is set so that ŵz has the asked Bayes AUC. Histology shows three directions
+of z, of which the first, v₁ = r·ŵ + √(1−r²)·q with q ⟂ ŵ, is all that bears on the outcome; r is set so that v₁z has
+the asked visible AUC. Every number comes from a stream of its own, so that one knob leaves the others' draws alone.
 """
 
 from __future__ import annotations
@@ -109,14 +109,14 @@ def _sites(score: Floats, n_sites: int, confounding: float, rng: np.random.Gener
     tilt = rng.permutation(np.linspace(-1.0, 1.0, n_sites)) if n_sites > 1 else np.zeros(1)
     weight = size * np.exp(confounding * score[:, None] * tilt)
     edges = np.cumsum(weight, axis=1) / weight.sum(axis=1, keepdims=True)
-    return (rng.uniform(size=(len(score), 1)) > edges[:, :-1]).sum(axis=1).astype(np.int64)
+    return np.asarray((rng.uniform(size=(len(score), 1)) > edges[:, :-1]).sum(axis=1), dtype=np.int64)
 
 
 def simulate_rna(settings: SimulationSettings, patients: Patients) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return gene names (G,) and negative binomial counts (patients, G).
 
-    log-mean = baseline of the gene + Λz + site effect + sequencing depth + noise; ``gene_share`` of the genes load on z,
-    each on one axis of its own and weakly on a second. The variance is μ + 0.2·μ², as a gamma-mixed Poisson.
+    log-mean = baseline of the gene + Λz + site effect + sequencing depth + noise; ``gene_share`` of the genes load on
+    z, each on one axis and weakly on a second. The variance is μ + 0.2·μ², as a gamma-mixed Poisson.
     """
     n_genes = settings.genes
     rng = np.random.default_rng([settings.seed, 20])

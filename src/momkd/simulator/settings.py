@@ -45,7 +45,8 @@ class SimulationSettings:
     the patch noise. ``site_strength`` scales the stain and expression shifts of sites; ``site_confounding`` is the
     log-odds by which one standard deviation of the outcome score moves patients between sites. ``patches`` is the
     median of a log-normal whose log has standard deviation ``patches_spread``. ``slides_missing`` of the slides stand
-    in the table and have no file; the experiment lists them as excluded. Raises ExperimentError for a value out of range.
+    in the table and have no file; the experiment lists them as excluded. Raises ExperimentError for a value out of
+    range.
     """
 
     patients: int = 160

@@ -176,7 +176,7 @@ def _experiment(missing: Sequence[str], external: bool) -> str:
     what = "An external cohort: unseen sites, another stain, no RNA." if external else "A simulated cohort."
     return (
         f"# {what} What is true of it is in truth.npz.\n"
-        f"cohort:   {{table: cohort.csv, patient: patient_id, slide: slide_id{exclude}}}   # column site: see cohort.group\n"
+        f"cohort:   {{table: cohort.csv, patient: patient_id, slide: slide_id{exclude}}}   # group: site is possible\n"
         "features: {dir: features}\n"
         "graph:    {k: 8}\n"
         f"{omics}"

@@ -44,8 +44,10 @@ def dataset(path: Path, file: Any, name: str) -> Stored:
     except KeyError as error:
         raise defect(path, f"no dataset {name}: it holds {contents(file)}", f"a dataset {name}") from error
     if not isinstance(member, h5py.Dataset):
-        inside = ", ".join(f"{name}/{key}" for key in member) or "nothing"
-        raise defect(path, f"{name} is a group (holding {inside})", f"{name} to be a dataset")
+        is_group = isinstance(member, h5py.Group)
+        inside = ", ".join(f"{name}/{key}" for key in member) if is_group else ""
+        kind = f"a group (holding {inside or 'nothing'})" if is_group else "a named type"
+        raise defect(path, f"{name} is {kind}", f"{name} to be a dataset")
     try:
         dtype = np.dtype(member.dtype)
     except TypeError as error:

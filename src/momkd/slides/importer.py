@@ -60,7 +60,7 @@ def import_features(
     if dtype not in ("float16", "float32"):
         raise defect("--dtype", repr(dtype), "float16 or float32")
     if graph_k is not None and graph_k < 1:
-        raise defect("--graph", f"{graph_k}", "1 or more neighbours, or no graph")
+        raise defect("--k", f"{graph_k}", "1 or more neighbours, or no graph")
     files, problems = _sources(source)
     if any(path.parent.resolve() == out.resolve() for path in files):
         raise defect(out, "the folder of the source files", "another folder for --out")

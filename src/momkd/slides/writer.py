@@ -104,7 +104,7 @@ def write_graph(path: Path, k: int) -> bool:
         raise ValueError(f"k is {k}; expected 1 or more")
     info = inspect_bag(path)
     if info.layout != "momkd":
-        mend = f"momkd import-features {path.parent} --out DIR --graph {k}"
+        mend = f"momkd import-features {path.parent} --out DIR --k {k}"
         raise defect(path, f"a file of layout {info.layout}, which momkd does not change", "momkd's own file", mend)
     if k in info.edge_ks:
         return False
