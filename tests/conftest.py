@@ -60,7 +60,9 @@ def make_cohort() -> CohortMaker:
                 slide = f"{patient}-S{j}"
                 _write_slide(folder / "features" / f"{slide}.h5", slide, rng, label * signal)
                 rows.append([patient, slide, f"site-{i % 9}", ["negative", "positive"][label]])
-        pd.DataFrame(rows, columns=["patient_id", "slide_id", "site", "status"]).to_csv(folder / "cohort.csv", index=False)
+        pd.DataFrame(rows, columns=["patient_id", "slide_id", "site", "status"]).to_csv(
+            folder / "cohort.csv", index=False
+        )
         table = pd.DataFrame.from_dict(rna, orient="index", columns=[f"G{g:02d}" for g in range(12)])
         table.rename_axis("patient_id").to_csv(folder / "rna.csv")
         (folder / "experiment.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")

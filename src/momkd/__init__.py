@@ -33,7 +33,7 @@ _HOMES = {
     "predict": "momkd.study.predict",
     "read_bag": "momkd.slides.readers",
 }
-__all__ = [*_HOMES]  # noqa: PLE0605 - computed from the table above
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

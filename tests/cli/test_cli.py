@@ -96,7 +96,14 @@ def test_evaluate_and_predict(home: Path, tmp_path: Path, capsys: pytest.Capture
     assert (tmp_path / "outside" / "curves.png").is_file()
     scores = tmp_path / "scores.csv"
     external = home / "external"
-    arguments = [str(home / "run"), str(external / "features"), "--out", str(scores), "--table", str(external / "cohort.csv")]
+    arguments = [
+        str(home / "run"),
+        str(external / "features"),
+        "--out",
+        str(scores),
+        "--table",
+        str(external / "cohort.csv"),
+    ]
     assert run(["predict", *arguments]) == 0
     table = pd.read_csv(scores)
     assert list(table.columns) == ["slide_id", "patient_id", "prob_negative", "prob_positive", "predicted"]
@@ -107,7 +114,9 @@ def test_evaluate_and_predict(home: Path, tmp_path: Path, capsys: pytest.Capture
     pd.testing.assert_series_equal(evaluated.sort_index(), predicted.sort_index())
 
 
-def test_evaluate_own_patients_is_refused_in_words(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_own_patients_is_refused_in_words(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["evaluate", str(home / "run"), str(home / "experiment.yaml"), "--out", str(tmp_path / "o")]) == 1
     assert "took part" in capsys.readouterr().err
 

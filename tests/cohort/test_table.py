@@ -140,9 +140,10 @@ def test_missing_columns_name_the_nearest(lab) -> None:
 
 def test_wrong_separator_is_recognised(lab) -> None:
     lab.table(ROWS, separator=";")
-    assert "the whole header was read as one column ('patient_id;slide_id;HER2')" in errors(
-        read_cohort(lab.experiment())
-    )[0]
+    assert (
+        "the whole header was read as one column ('patient_id;slide_id;HER2')"
+        in errors(read_cohort(lab.experiment()))[0]
+    )
 
 
 def test_column_that_occurs_twice(lab) -> None:

@@ -182,7 +182,9 @@ def test_order_of_rows_and_names_of_slides_change_nothing(home: Path, tmp_path: 
     moved = _copy(home, tmp_path / "moved")
     rng = np.random.default_rng(1)
     cohort = read(moved / "cohort.csv").sample(frac=1.0, random_state=2)
-    names = {old: f"slide-{number}" for old, number in zip(cohort["slide_id"], rng.permutation(len(cohort)), strict=True)}
+    names = {
+        old: f"slide-{number}" for old, number in zip(cohort["slide_id"], rng.permutation(len(cohort)), strict=True)
+    }
     cohort["slide_id"] = cohort["slide_id"].map(names)
     cohort.to_csv(moved / "cohort.csv", index=False)
     for old, new in names.items():
@@ -279,7 +281,9 @@ def test_predict_reports_every_slide_that_it_cannot_score(home: Path, tmp_path: 
     with h5py.File(victims[0], "r+") as file:
         file["features"][0, 0] = np.nan
     victims[1].write_bytes(b"")
-    with pytest.raises(Exception, match=f"2 of 44 slides cannot be scored(.|\n)*{victims[0].stem}(.|\n)*{victims[1].stem}"):
+    with pytest.raises(
+        Exception, match=f"2 of 44 slides cannot be scored(.|\n)*{victims[0].stem}(.|\n)*{victims[1].stem}"
+    ):
         predict(home / "run", [bad])
     with pytest.raises(StudentError, match="neither a run, a fold nor a student"):
         predict(home / "features", [bad])

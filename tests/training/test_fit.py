@@ -12,8 +12,8 @@ import torch
 from momkd.errors import RunError, TrainingError
 from momkd.experiment import ModelSettings, TrainSettings
 from momkd.training.fit import FitResult, fit, patient_probabilities, score
-from momkd.training.samples import BagCache, FitData, PreparedBag, Sample
 from momkd.training.sampler import balanced_epoch
+from momkd.training.samples import BagCache, FitData, PreparedBag, Sample
 from momkd.training.seeds import derive_seed, generator
 
 SETTINGS = ModelSettings.model_validate(
@@ -38,7 +38,9 @@ def bag_of(slide_id: str, label: int) -> PreparedBag:
 @pytest.fixture
 def data() -> FitData:
     def cohort(prefix: str, n: int) -> list[Sample]:
-        return [Sample(f"{prefix}{i:02d}", f"{prefix}{i:02d}-{s}", i % 2) for i in range(n) for s in range(1 + i % 3 // 2)]
+        return [
+            Sample(f"{prefix}{i:02d}", f"{prefix}{i:02d}-{s}", i % 2) for i in range(n) for s in range(1 + i % 3 // 2)
+        ]
 
     train, val = cohort("t", 24), cohort("v", 12)
     label = {sample.slide_id: sample.label for sample in train + val}
@@ -130,8 +132,8 @@ def test_plateau_lowers_the_learning_rate(data: FitData) -> None:
 
 
 def test_loss_that_is_not_finite_names_the_slides(data: FitData) -> None:
+    broken = {patient: row * np.float32(np.inf) for patient, row in (data.rna or {}).items()}
     with pytest.raises(TrainingError, match=r"epoch 1: the loss became .* on slides t.*lower train.lr"):
-        broken = {patient: row * np.float32(np.inf) for patient, row in (data.rna or {}).items()}
         fit(FitData(data.train, data.val, data.bags, data.classes, 5, broken, data.genes), SETTINGS, TRAIN)
 
 

@@ -20,7 +20,9 @@ app = typer.Typer(
 )
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML).", metavar="E.yaml")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds [default: from the cores]")]
 
 
@@ -102,7 +104,9 @@ def init(
 def check(
     file: ExperimentFile,
     overrides: Overrides = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every feature file whole (finds NaN and infinities).")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every feature file whole (finds NaN and infinities).")
+    ] = False,
 ) -> None:
     """Report every problem of a cohort at once, with counts and names. Nothing is trained.
 
@@ -200,7 +204,9 @@ def evaluate(
     file: Annotated[Path, typer.Argument(metavar="E2.yaml", help="The experiment file of another cohort.")],
     out: Annotated[Path, typer.Option(help="Folder of the results.")],
     overrides: Overrides = None,
-    allow_overlap: Annotated[bool, typer.Option("--allow-overlap", help="Accept patients that the run has seen.")] = False,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Accept patients that the run has seen.")
+    ] = False,
 ) -> None:
     """Judge a run on an external cohort, from histology alone; refuses patients that the run has seen.
 
@@ -216,7 +222,9 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")],
     sources: Annotated[list[Path], typer.Argument(metavar="FEATURES…", help="Feature files or folders of them.")],
     out: Annotated[Path, typer.Option(help="The table of predictions (CSV), one row a slide.")],
-    table: Annotated[Path | None, typer.Option(help="CSV with patient_id and slide_id: adds a table a patient.")] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="CSV with patient_id and slide_id: adds a table a patient.")
+    ] = None,
     slide_mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, for STAMP files.")] = None,
 ) -> None:
     """Score slides from histology alone.
@@ -232,7 +240,9 @@ def predict(
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A state dict of the published implementation.")],
     out: Annotated[Path, typer.Option(help="The student folder.")],
-    classes: Annotated[str, typer.Option(help="Names of the classes, comma-separated, the positive one last.")] = "negative,positive",
+    classes: Annotated[
+        str, typer.Option(help="Names of the classes, comma-separated, the positive one last.")
+    ] = "negative,positive",
     label: Annotated[str, typer.Option(help="What is predicted, for the record.")] = "label",
     k: Annotated[int, typer.Option(min=0, help="Nearest neighbours of the graph it was trained with.")] = 8,
     threshold: Annotated[float, typer.Option(help="Decision threshold on the positive class.")] = 0.5,

@@ -29,7 +29,7 @@ class _SlideProgress:
         self._task = self.bars.add_task(what, total=None)
 
     def __call__(self, done: int, total: int, slide_id: str) -> None:
-        self.bars.update(self._task, completed=done, total=total)
+        self.bars.update(self._task, completed=done, total=total, description=slide_id)
 
 
 def do_import(source: Path, out: Path, dtype: str, slide_mpp: float | None, k: int | None) -> None:
@@ -83,4 +83,6 @@ def do_genes(experiment: Experiment, out: Path) -> None:
     show_table(report.folds, f"held-out logistic regression on genes chosen inside each fold → {out / 'folds.csv'}")
     if report.auc_mean is not None:
         spread = "" if report.auc_sd is None else f" ± {report.auc_sd:.3f}"
-        console().print(f"RNA alone predicts {experiment.task.label} with a mean test AUC of {report.auc_mean:.3f}{spread}")
+        console().print(
+            f"RNA alone predicts {experiment.task.label} with a mean test AUC of {report.auc_mean:.3f}{spread}"
+        )

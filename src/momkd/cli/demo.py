@@ -19,7 +19,10 @@ _DEMO = {"patients": 200, "external_patients": 80}
 
 
 def run_demo(out: Path, seed: int, workers: int | None) -> None:
-    """Simulate, check, cross-validate with and without RNA, judge on external sites; a finished step is not done again."""
+    """Simulate, check, cross-validate with and without RNA, judge on external sites.
+
+    A finished step is not done again.
+    """
     started = time.monotonic()
     say = console().print
     settings = SimulationSettings(**_DEMO, seed=seed)
@@ -28,7 +31,7 @@ def run_demo(out: Path, seed: int, workers: int | None) -> None:
         raise RunError(f"{out}: exists, is not empty and is not a demo; give another --out")
     if marker.is_file() and read_json(marker) != {"seed": seed}:
         raise RunError(f"{out}: holds the demo of another seed; give another --out or delete it")
-    say(f"[bold]1 · simulate[/] {settings.patients} patients with slides and RNA, 8 sites, and an external cohort → {cohort}")
+    say(f"[bold]1 · simulate[/] {settings.patients} patients with slides and RNA, and an external cohort → {cohort}")
     if not (cohort / "experiment.yaml").is_file() or not marker.is_file():
         shutil.rmtree(cohort, ignore_errors=True)
         simulate(settings, cohort)

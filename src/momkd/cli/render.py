@@ -73,7 +73,9 @@ def show_check(report: CheckReport) -> None:
         out.print("[bold green]ok[/]: this cohort can be trained on")
     else:
         errors = sum(problem.severity == "error" for problem in report.problems)
-        out.print(f"[bold red]{errors} problem{'s' if errors > 1 else ''}[/]: nothing can be trained until they are mended")
+        out.print(
+            f"[bold red]{errors} problem{'s' if errors > 1 else ''}[/]: nothing can be trained until they are mended"
+        )
 
 
 def show_problems(problems: Sequence[Problem]) -> None:

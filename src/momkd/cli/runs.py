@@ -32,7 +32,9 @@ def do_fit(experiment: Experiment, out: Path) -> StudyResult:
     """Fit on all patients."""
     with StudyProgress(1) as progress:
         result = fit_final(experiment, out, watch=progress)
-    show_metrics(result.metrics, _title(experiment, "validation patients (they chose epoch and threshold: optimistic)"), "val")
+    show_metrics(
+        result.metrics, _title(experiment, "validation patients (they chose epoch and threshold: optimistic)"), "val"
+    )
     _finish(out, draw_run(out, experiment.task.classes))
     return result
 
@@ -59,7 +61,14 @@ def do_predict(model: Path, sources: list[Path], out: Path, table: Path | None, 
 
 
 def do_import_checkpoint(
-    source: Path, out: Path, *, label: str, classes: tuple[str, ...], graph_k: int, threshold: float, encoder: str | None
+    source: Path,
+    out: Path,
+    *,
+    label: str,
+    classes: tuple[str, ...],
+    graph_k: int,
+    threshold: float,
+    encoder: str | None,
 ) -> None:
     """Import a published checkpoint and say what it is."""
     predictor = import_checkpoint(

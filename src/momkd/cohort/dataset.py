@@ -45,6 +45,11 @@ class CohortData:
         """D, the feature width that all slides share."""
         return next(iter(self._headers.values())).width
 
+    @property
+    def labels(self) -> dict[str, int]:
+        """The class number of every patient."""
+        return {str(patient): int(label) for patient, label in self.cohort.patients["label"].items()}
+
     def n_patches(self, slide_id: str) -> int:
         """P of a slide, from its header."""
         return self._headers[slide_id].n_patches

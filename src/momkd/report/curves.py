@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -46,8 +47,8 @@ def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], role: str, ta
         sensitivities.append(np.interp(_GRID, points.fpr, points.tpr))
         precisions.append(np.interp(_GRID, points.recall, points.precision))
         metrics = binary_metrics(labels, prob, 0.5)
-        areas.append(metrics["auc"])
-        averages.append(metrics["auprc"])
+        areas.append(metrics["auc"] or 0.0)
+        averages.append(metrics["auprc"] or 0.0)
     prevalence = float((predictions["label"] == positive).mean())
     roc.plot([0, 1], [0, 1], color=_CHANCE, lw=0.8, ls="--", label="chance")
     pr.axhline(prevalence, color=_CHANCE, lw=0.8, ls="--", label=f"prevalence {prevalence:.2f}")
@@ -83,7 +84,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
-def _label(axes: Axes, x: str, y: str, place: str) -> None:
+def _label(axes: Axes, x: str, y: str, place: Literal["lower right", "upper right"]) -> None:
     axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set_aspect("equal")
     axes.grid(alpha=0.25)

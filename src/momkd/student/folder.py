@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from momkd.errors import StudentError
 from momkd.experiment import ModelSettings
 from momkd.files import atomic_path, read_json, sha256_file, write_json
 from momkd.models.momkd import Student
-from momkd.slides.normalize import load_normalizer
+from momkd.slides.normalize import Kind, load_normalizer
 from momkd.student.predictor import FeatureGeometry, StudentCard, StudentPredictor
 
 FORMAT_VERSION = 1
@@ -68,7 +68,9 @@ def load_student(folder: Path | str, device: str | torch.device = "cpu") -> Stud
         raw = read_json(card_path)
         found = raw.get("format_version") if isinstance(raw, dict) else None
         if found != FORMAT_VERSION:
-            raise StudentError(f"{card_path}: format version {found!r}, this momkd reads {FORMAT_VERSION}; upgrade momkd")
+            raise StudentError(
+                f"{card_path}: format version {found!r}, this momkd reads {FORMAT_VERSION}; upgrade momkd"
+            )
         card = _read_card(raw)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise StudentError(f"{card_path}: not a student card: {error}") from error
@@ -87,12 +89,18 @@ def _read_card(raw: dict[str, Any]) -> StudentCard:
         classes=tuple(str(name) for name in raw["classes"]),
         features=FeatureGeometry(**raw["features"]),
         graph_k=int(raw["graph_k"]),
-        normalize=str(raw["normalize"]),
+        normalize=_kind(raw["normalize"]),
         model=ModelSettings.model_validate(raw["model"]),
         threshold=float(raw["threshold"]),
         validation=dict(raw["validation"]),
         source=str(raw["source"]),
     )
+
+
+def _kind(value: object) -> Kind:
+    if value not in get_args(Kind):
+        raise ValueError(f"normalize is {value!r}, expected one of {', '.join(get_args(Kind))}")
+    return cast("Kind", value)
 
 
 def _build(card: StudentCard, tensors_path: Path, device: torch.device) -> StudentPredictor:

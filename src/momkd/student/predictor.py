@@ -15,10 +15,10 @@ from momkd.models.momkd import Student
 from momkd.models.packed import PackedBags
 from momkd.slides.bag import Bag
 from momkd.slides.graph import bag_edges
-from momkd.slides.normalize import Normalizer
+from momkd.slides.normalize import Kind, Normalizer
 from momkd.student.threads import threads_for, use_threads
 
-FloatArray = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class FeatureGeometry:
 class StudentCard:
     """What ``student.json`` says: enough to rebuild the network and to judge whether features fit it.
 
-    ``threshold`` (chosen on validation patients) is on the probability of the last class. ``validation`` holds metrics on
-    the validation patients; test metrics belong to the run, since a student must not depend on test data.
+    ``threshold`` (chosen on validation patients) is on the probability of the last class. ``validation`` holds
+    metrics on the validation patients; test metrics belong to the run, since a student must not depend on test data.
     """
 
     label: str
     classes: tuple[str, ...]
     features: FeatureGeometry
     graph_k: int
-    normalize: str
+    normalize: Kind
     model: ModelSettings
     threshold: float
     validation: dict[str, Any] = field(default_factory=dict)
@@ -94,8 +94,8 @@ class StudentPredictor:
             )
         if expected.encoder and bag.encoder and bag.encoder.casefold() != expected.encoder.casefold():
             raise StudentError(
-                f"{bag.source}: slide {bag.slide_id} has features of encoder {bag.encoder!r}, this student was trained on "
-                f"{expected.encoder!r}; extract them with that encoder"
+                f"{bag.source}: slide {bag.slide_id} has features of encoder {bag.encoder!r}, this student was "
+                f"trained on {expected.encoder!r}; extract them with that encoder"
             )
 
     def predict(self, bag: Bag) -> SlidePrediction:

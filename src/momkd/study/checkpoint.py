@@ -39,13 +39,16 @@ def import_checkpoint(
     published = _read(Path(source))
     if len(classes) != published.n_classes:
         raise CheckpointError(
-            f"{source}: its classifier has {published.n_classes} classes, {len(classes)} names were given: {list(classes)}"
+            f"{source}: its classifier has {published.n_classes} classes, {len(classes)} names were given: "
+            f"{list(classes)}"
         )
     try:
         settings = ModelSettings.model_validate(published.settings)
         with torch.device("meta"):
             network = Student(published.in_dim, published.n_classes, settings)
-        weights = {n.removeprefix("student."): v.float() for n, v in published.state.items() if n.startswith("student.")}
+        weights = {
+            n.removeprefix("student."): v.float() for n, v in published.state.items() if n.startswith("student.")
+        }
         network.load_state_dict(weights, assign=True)
     except (RuntimeError, ValueError, ValidationError) as error:
         raise CheckpointError(f"{source}: not a MoMKD checkpoint: {error}") from error

@@ -32,13 +32,11 @@ class StudyResult:
     metrics: dict[str, Any]
 
 
-def crossval(
-    experiment: Experiment, out: Path, *, workers: int | None = None, watch: Watcher = ignore
-) -> StudyResult:
+def crossval(experiment: Experiment, out: Path, *, workers: int | None = None, watch: Watcher = ignore) -> StudyResult:
     """Leak-free cross-validation; goes on where an earlier call of the same experiment stopped.
 
-    ``workers`` processes share the folds (default: as many as the processor has cores for). Raises CohortError listing every
-    problem of the cohort, SplitError, RunError when ``out`` belongs to another experiment.
+    ``workers`` processes share the folds (default: as many as the processor has cores for). Raises CohortError
+    listing every problem of the cohort, SplitError, RunError when ``out`` belongs to another experiment.
     """
     return _study(experiment, out, workers, watch, final=False)
 

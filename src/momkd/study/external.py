@@ -20,8 +20,8 @@ from momkd.study.tables import patient_table, slide_table
 def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap: bool = False) -> StudyResult:
     """Judge a run on another cohort; its omics section is ignored, its feature files are all that is read.
 
-    Leaves predictions.csv, slides.csv and metrics.json (under ``test``) in ``out``. Raises RunError when a patient of the
-    cohort took part in the run (unless ``allow_overlap``), when the classes differ, or when ``out`` is not empty.
+    Leaves predictions.csv, slides.csv and metrics.json (under ``test``) in ``out``. Raises RunError when a patient of
+    the cohort took part in the run (unless ``allow_overlap``), when the classes differ, or when ``out`` is not empty.
     """
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
@@ -31,7 +31,8 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
     if tuple(experiment.task.classes) != ensemble.classes:
         raise RunError(
             f"{run_path}: predicts {ensemble.label} as {list(ensemble.classes)}, the experiment asks for "
-            f"{experiment.task.label} as {list(experiment.task.classes)}; give the cohort's labels the run's classes (task.map)"
+            f"{experiment.task.label} as {list(experiment.task.classes)}; give the cohort's labels the run's classes "
+            "(task.map)"
         )
     cohort = load_data(experiment.model_copy(update={"omics": None}))
     patients = cohort.cohort.patients
@@ -40,15 +41,15 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
         both = sorted(seen & set(patients.index))
         if both:
             raise RunError(
-                f"{len(both)} patients of this cohort took part in {run_path}: {summarise(both)}; an external cohort must not "
-                "hold them. Leave them out, or give --allow-overlap if that is what you want"
+                f"{len(both)} patients of this cohort took part in {run_path}: {summarise(both)}; an external cohort "
+                "must not hold them. Leave them out, or give --allow-overlap if that is what you want"
             )
     slides = [(p, s) for p in patients.index for s in cohort.slides_of(p)]
     table = slide_table([p for p, _ in slides], [ensemble.predict(cohort.bag(s)) for _, s in slides], ensemble.classes)
     table.insert(0, "repeat", 0)
     table.insert(1, "fold", 0)
     table.insert(2, "role", "test")
-    table.insert(5, "label", [ensemble.classes[int(patients.at[p, "label"])] for p, _ in slides])
+    table.insert(5, "label", [ensemble.classes[cohort.labels[p]] for p, _ in slides])
     by_patient = patient_table(table, ensemble.classes)
     by_patient.insert(0, "repeat", 0)
     by_patient.insert(1, "fold", 0)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from momkd.errors import FeatureFileError, StudentError, summarise
@@ -15,6 +16,8 @@ from momkd.slides.readers import bag_digest, read_bag
 from momkd.student import SlidePrediction, StudentPredictor, load_student
 from momkd.study.run_folder import RunFolder
 from momkd.study.tables import patient_table, predicted_class, slide_table
+
+FloatArray = npt.NDArray[np.floating]
 
 
 class Ensemble:
@@ -33,8 +36,9 @@ class Ensemble:
         """Mean class probabilities, attention and evidence over the students."""
         votes = [student.predict(bag) for student in self.students]
 
-        def mean(name: str) -> np.ndarray:
-            return np.mean([getattr(vote, name) for vote in votes], axis=0, dtype=np.float64)
+        def mean(name: str) -> FloatArray:
+            rows: list[FloatArray] = [getattr(vote, name) for vote in votes]
+            return np.asarray(np.mean(rows, axis=0, dtype=np.float64))
 
         return SlidePrediction(bag.slide_id, mean("prob"), mean("attention"), mean("evidence"))
 
@@ -60,7 +64,9 @@ def feature_files(sources: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for source in map(Path, sources):
         if source.is_dir():
-            files = {slide: choose_file(slide, paths)[0] for slide, paths in list_features(feature_folder(source)).items()}
+            files = {
+                slide: choose_file(slide, paths)[0] for slide, paths in list_features(feature_folder(source)).items()
+            }
         else:
             files = {source.stem: source}
         twice = sorted(set(files) & set(found))
@@ -68,43 +74,6 @@ def feature_files(sources: Sequence[Path]) -> dict[str, Path]:
             raise FeatureFileError(f"{source}: slides given twice: {summarise(twice)}")
         found |= files
     return found
-
-
-def predict(self, bag: Bag) -> SlidePrediction:
-        """Mean class probabilities, attention and evidence over the students."""
-        votes = [student.predict(bag) for student in self.students]
-
-        def mean(name: str) -> np.ndarray:
-            return np.mean([getattr(vote, name) for vote in votes], axis=0, dtype=np.float64)
-
-        return SlidePrediction(bag.slide_id, mean("prob"), mean("attention"), mean("evidence"))
-
-
-def load_model(path: Path, device: str = "cpu") -> Ensemble:
-    """Load a RUN (all its folds vote), a fold folder, or a student folder.
-
-    Raises StudentError when the path is none of them, RunError when a run is unfinished.
-    """
-    path = Path(path)
-    if (path / "student.json").is_file():
-        return Ensemble([load_student(path, device)])
-    if (path / "student" / "student.json").is_file():
-        return Ensemble([load_student(path / "student", device)])
-    if (path / "experiment.yaml").is_file():
-        run = RunFolder(path)
-        return Ensemble([load_student(run.fold(fold) / "student", device) for fold in run.done_folds()])
-    raise StudentError(f"{path}: found neither a run, a fold nor a student folder (student.json)")
-
-
-def read_bags(files: Mapping[str, Path], slide_mpp: float | None = None) -> tuple[list[Bag], list[str]]:
-    """Read feature files in the order of their contents; also returns what could not be read, one message a file."""
-    bags, failures = [], []
-    for path in files.values():
-        try:
-            bags.append(read_bag(path, slide_mpp=slide_mpp))
-        except FeatureFileError as error:
-            failures.append(str(error))
-    return sorted(bags, key=bag_digest), failures
 
 
 def predict(
@@ -118,8 +87,9 @@ def predict(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score feature files, or all feature files of folders: (slides, patients) tables, no RNA anywhere.
 
-    ``patients`` maps slide ids to patients; without it every slide is its own patient. Both tables end in ``predicted``, by the
-    threshold that the validation patients chose. Raises FeatureFileError listing every file that cannot be read.
+    ``patients`` maps slide ids to patients; without it every slide is its own patient. Both tables end in
+    ``predicted``, by the threshold that the validation patients chose. Raises FeatureFileError listing every file that
+    cannot be read.
     """
     ensemble = load_model(model, device)
     files = feature_files(sources)

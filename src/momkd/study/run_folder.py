@@ -1,6 +1,7 @@
 """A run folder: what a study leaves, and how it is found again.
 
-RUN/experiment.yaml  splits.csv  predictions.csv  slides.csv  metrics.json  environment.json  log.txt  fold-<repeat>-<fold>/
+RUN/experiment.yaml  splits.csv  predictions.csv  slides.csv  metrics.json  environment.json  log.txt
+    fold-<repeat>-<fold>/
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from momkd.errors import RunError
+from momkd.errors import RunError, summarise
 from momkd.experiment import Experiment, load_experiment
 from momkd.files import read_json, sha256_file, write_json, write_text
 
@@ -89,7 +90,9 @@ class RunFolder:
         """The resolved experiment of the run; raises RunError if this is no run."""
         settings_file = self.path / "experiment.yaml"
         if not settings_file.is_file():
-            raise RunError(f"{self.path}: not a run folder (no experiment.yaml); `momkd crossval` or `momkd fit` makes one")
+            raise RunError(
+                f"{self.path}: not a run folder (no experiment.yaml); `momkd crossval` or `momkd fit` makes one"
+            )
         return load_experiment(settings_file)
 
     def done_folds(self) -> list[FoldId]:
@@ -101,7 +104,7 @@ class RunFolder:
         missing = [fold.name for fold in folds if not self.is_done(fold)]
         if missing:
             raise RunError(
-                f"{self.path}: unfinished, {len(missing)} of {len(folds)} folds are missing ({', '.join(missing[:5])}); "
+                f"{self.path}: unfinished, {len(missing)} of {len(folds)} folds are missing ({summarise(missing)}); "
                 "run the same `momkd crossval` or `momkd fit` command again"
             )
         return folds

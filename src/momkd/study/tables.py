@@ -15,7 +15,9 @@ def probability_columns(classes: Sequence[str]) -> list[str]:
     return [f"prob_{name}" for name in classes]
 
 
-def slide_table(patients: Sequence[str], predictions: Sequence[SlidePrediction], classes: Sequence[str]) -> pd.DataFrame:
+def slide_table(
+    patients: Sequence[str], predictions: Sequence[SlidePrediction], classes: Sequence[str]
+) -> pd.DataFrame:
     """patient_id, slide_id, prob_<class> …; one row a slide, in the order given."""
     columns = probability_columns(classes)
     prob = np.array([prediction.prob for prediction in predictions], dtype=np.float64).reshape(-1, len(columns))

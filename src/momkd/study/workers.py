@@ -30,8 +30,8 @@ def run_tasks(
 ) -> None:
     """Do every task; with one worker in this process, else in ``workers`` fresh ones.
 
-    ``make_context`` is called once a process (it reads the cohort), and must be picklable, as must ``work`` and tasks. The
-    first error stops everything and is raised here; so does Ctrl-C.
+    ``make_context`` is called once a process (it reads the cohort), and must be picklable, as must ``work`` and
+    tasks. The first error stops everything and is raised here; so does Ctrl-C.
     """
     if workers <= 1 or len(tasks) <= 1:
         context = make_context()

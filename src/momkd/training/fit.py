@@ -54,8 +54,8 @@ def fit(
 ) -> FitResult:
     """Train until the validation AUC has not risen for ``patience`` epochs; the best epoch wins.
 
-    All randomness comes from ``settings.seed`` and the epoch number, so a fit that resumes from ``resume_file`` ends in the
-    same bytes as one that was never stopped. Raises TrainingError when a loss is not finite.
+    All randomness comes from ``settings.seed`` and the epoch number, so a fit that resumes from ``resume_file`` ends
+    in the same bytes as one that was never stopped. Raises TrainingError when a loss is not finite.
     """
     if len({sample.label for sample in data.val}) < len(data.classes):
         raise TrainingError("the validation patients are not of all classes, so no AUC can choose the best epoch")

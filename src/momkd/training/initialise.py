@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from momkd.models.momkd import MoMKD
 from momkd.models.memory import spherical_kmeans
+from momkd.models.momkd import MoMKD
 from momkd.training.samples import BagCache, Sample, pack_all
 from momkd.training.seeds import generator
 
@@ -30,7 +30,7 @@ def initialise_memory(model: MoMKD, samples: Sequence[Sample], bags: BagCache, d
         points: list[Tensor] = []
         for _, packed in pack_all(own, bags, device):
             projected = model.student.project_patches(packed)
-            points += [_some(bag, share, stream) for bag in projected.split(packed.ptr.diff().tolist())]
+            points += [_some(bag, share, stream) for bag in torch.split(projected, packed.ptr.diff().tolist())]
         memory.set_codes(label, spherical_kmeans(torch.cat(points), settings.codes, stream))
 
 

@@ -66,9 +66,9 @@ def prepare_fold(cohort: CohortData, roles: Roles, experiment: Experiment) -> Pr
 
 def samples_of(cohort: CohortData, patients: Sequence[str]) -> list[Sample]:
     """The slides of some patients: patients sorted, a patient's slides in the order of their contents."""
-    labels = cohort.cohort.patients["label"]
+    labels = cohort.labels
     return [
-        Sample(patient, slide_id, int(labels.at[patient]))
+        Sample(patient, slide_id, labels[patient])
         for patient in sorted(patients)
         for slide_id in cohort.slides_of(patient)
     ]

@@ -13,8 +13,8 @@ from momkd.training.samples import Sample
 def balanced_epoch(samples: Sequence[Sample], generator: torch.Generator) -> list[Sample]:
     """Draw one epoch: as many slides as there are, with replacement.
 
-    Each class is as likely as the others, each patient as likely as the others of its class, each slide as likely as the
-    others of its patient: a patient with many slides does not count more.
+    Each class is as likely as the others, each patient as likely as the others of its class, each slide as likely as
+    the others of its patient: a patient with many slides does not count more.
     """
     slides = Counter(sample.patient_id for sample in samples)
     patients = Counter({sample.patient_id: sample.label for sample in samples}.values())

@@ -97,7 +97,8 @@ def pack_all(
     """Go through slides in order, as many at a time as have ``most_patches`` patches together (at least one)."""
     start = 0
     while start < len(samples):
-        bags, patches = [], 0
+        bags: list[PreparedBag] = []
+        patches = 0
         for sample in samples[start:]:
             bag = cache[sample.slide_id]
             if bags and patches + len(bag.features) > most_patches:

@@ -1,4 +1,6 @@
-"""Random streams that depend on names, not on what ran before: the reason why a resumed run equals an uninterrupted one."""
+"""Random streams that depend on names, not on what ran before: the reason why a resumed run equals an uninterrupted
+one.
+"""
 
 from __future__ import annotations
 
