@@ -236,6 +236,7 @@ def test_excluded_slides_are_noted_and_must_exist(lab) -> None:
     assert "1 slide not in" in errors(result)[0]
     assert "did you mean 'a1'?" in errors(result)[0]
     assert "1 slide left out on purpose: c" in notes(result)[0]
+    assert "1 patient with no other slide left out with them: P3" in notes(result)[1]
 
 
 def test_missing_feature_files_are_errors(lab) -> None:

@@ -69,7 +69,8 @@ def test_experiments_check_clean(cohort: SimulatedCohort) -> None:
     assert any("left out on purpose" in str(problem) for problem in report.problems)
     external = load_data(load_experiment(cohort.external_experiment))
     assert external.omics is None
-    assert len(external.cohort.patients) == 10
+    # The one slide without a file is the only one of its patient.
+    assert len(external.cohort.patients) == 9
 
 
 def test_truth_fits_the_files(cohort: SimulatedCohort) -> None:
@@ -142,7 +143,7 @@ def test_refuses_a_folder_in_use(tmp_path: Path) -> None:
 
 def test_the_default_difficulty(tmp_path: Path) -> None:
     """Finding the foci is worth a lot, RNA is worth more, and both stay below their ceilings."""
-    made = simulate(SimulationSettings(external_patients=4), tmp_path / "demo")
+    made = simulate(SimulationSettings(external_patients=4, genes=20), tmp_path / "demo")
     truth = read_truth(made.truth)
     first = {slide[:-2]: slide for slide in reversed(truth.slide_id.tolist())}
     kept = [i for i, patient in enumerate(truth.patient_id.tolist()) if patient in first]

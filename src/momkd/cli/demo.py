@@ -12,7 +12,8 @@ from momkd.cohort.check import check
 from momkd.errors import RunError
 from momkd.experiment import load_experiment
 from momkd.files import read_json, write_json
-from momkd.simulator import SimulationSettings, simulate
+from momkd.simulator.settings import SimulationSettings
+from momkd.simulator.simulate import simulate
 
 # Small enough for two cores and three minutes, large enough to learn from.
 _DEMO = {"patients": 200, "external_patients": 80}

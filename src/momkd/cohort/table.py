@@ -150,7 +150,12 @@ def _leave_out_excluded(rows: Sequence[_Row], name: str, exclude: Sequence[str])
     if left_out:
         found = f"{_count(left_out, 'slide')} left out on purpose: {summarise(left_out)}"
         problems.append(Problem("cohort.exclude", found, severity="note"))
-    return [row for row in rows if row.slide not in excluded], problems
+    kept = [row for row in rows if row.slide not in excluded]
+    lost = sorted({row.patient for row in rows} - {row.patient for row in kept})
+    if lost:
+        found = f"{_count(lost, 'patient')} with no other slide left out with them: {summarise(lost)}"
+        problems.append(Problem("cohort.exclude", found, severity="note"))
+    return kept, problems
 
 
 def _duplicates(rows: Sequence[_Row], name: str) -> list[Problem]:
