@@ -1,0 +1,50 @@
+"""Curves of a run: drawn for any predictions, the same bytes for the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from momkd.report.curves import draw_curves, draw_run
+
+CLASSES = ("negative", "positive")
+
+
+def predictions(one_class_fold: bool = False) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 60)
+    fold = np.arange(60) % 3
+    if one_class_fold:
+        label[fold == 2] = 0
+    prob = np.clip(0.3 * label + 0.7 * rng.random(60), 0, 1)
+    return pd.DataFrame(
+        {
+            "repeat": 0,
+            "fold": fold,
+            "role": "test",
+            "patient_id": [f"P{i}" for i in range(60)],
+            "label": np.array(CLASSES)[label],
+            "prob_negative": 1 - prob,
+            "prob_positive": prob,
+        }
+    )
+
+
+def test_a_run_gets_its_pictures(tmp_path: Path) -> None:
+    predictions().to_csv(tmp_path / "predictions.csv", index=False)
+    history = pd.DataFrame({"epoch": [1.0, 2.0], "loss_total": [1.0, 0.5], "val_auc": [0.6, 0.7]})
+    (tmp_path / "fold-0-0").mkdir()
+    history.to_csv(tmp_path / "fold-0-0" / "history.csv", index=False)
+    drawn = draw_run(tmp_path, CLASSES)
+    assert [path.name for path in drawn] == ["curves.png", "learning.png"]
+    first = [path.read_bytes() for path in drawn]
+    assert all(picture.startswith(b"\x89PNG") for picture in first)
+    assert [path.read_bytes() for path in draw_run(tmp_path, CLASSES)] == first
+
+
+def test_a_fold_of_one_class_is_left_out_not_a_crash(tmp_path: Path) -> None:
+    assert draw_curves(predictions(one_class_fold=True), CLASSES, "test", tmp_path / "c.png").is_file()
+    only = predictions().query("label == 'negative'")
+    assert draw_curves(only, CLASSES, "test", tmp_path / "d.png").is_file()
