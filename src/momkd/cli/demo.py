@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from momkd.cli.render import console, show_check
@@ -12,31 +13,30 @@ from momkd.cohort.check import check
 from momkd.errors import RunError
 from momkd.experiment import load_experiment
 from momkd.files import read_json, write_json
-from momkd.simulator.settings import SimulationSettings
-from momkd.simulator.simulate import simulate
+from momkd.simulator import SimulationSettings, simulate
 
 # Small enough for two cores and three minutes, large enough to learn from.
-_DEMO = {"patients": 200, "external_patients": 80}
+DEMO = SimulationSettings(patients=200, external_patients=80)
 
 
-def run_demo(out: Path, seed: int, workers: int | None) -> None:
+def run_demo(out: Path, seed: int, workers: int | None, size: SimulationSettings = DEMO) -> None:
     """Simulate, check, cross-validate with and without RNA, judge on external sites.
 
     A finished step is not done again.
     """
     started = time.monotonic()
     say = console().print
-    settings = SimulationSettings(**_DEMO, seed=seed)
+    settings = replace(size, seed=seed)
     cohort, marker = out / "cohort", out / "demo.json"
     if out.is_dir() and any(out.iterdir()) and not marker.is_file():
         raise RunError(f"{out}: exists, is not empty and is not a demo; give another --out")
     if marker.is_file() and read_json(marker) != {"seed": seed}:
         raise RunError(f"{out}: holds the demo of another seed; give another --out or delete it")
     say(f"[bold]1 · simulate[/] {settings.patients} patients with slides and RNA, and an external cohort → {cohort}")
-    if not (cohort / "experiment.yaml").is_file() or not marker.is_file():
+    write_json(marker, {"seed": seed})
+    if not (cohort / "simulation.json").is_file():  # written last
         shutil.rmtree(cohort, ignore_errors=True)
         simulate(settings, cohort)
-        write_json(marker, {"seed": seed})
     experiment = load_experiment(cohort / "experiment.yaml")
     external = load_experiment(cohort / "external" / "experiment.yaml")
 
