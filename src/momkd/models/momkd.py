@@ -31,14 +31,20 @@ class SlideEncoder(nn.Module):
         self.gat2 = GATv2(width, head_dim, settings.heads, dropout=settings.attention_dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.residual = nn.Identity() if in_dim == width else nn.Linear(in_dim, width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = settings.dropout
 
     def forward(self, bags: PackedBags) -> Tensor:
         """Encode every patch in the light of its neighbours."""
-        x, edges = bags.features, bags.edge_index
-        h1 = self.dropout(functional.elu(self.norm1(self.gat1(x, edges)))) + self.residual(x)
-        h2 = self.dropout(functional.elu(self.norm2(self.gat2(h1, edges)))) + h1
-        return torch.maximum(h1, h2)
+        x, graph = bags.features, bags.graph
+        # h1 = dropout(ELU(LN1(GAT1(x, E)))) + residual(x)
+        h1 = self.gat1.block(
+            x, graph, norm=self.norm1, activation="elu", dropout=self.dropout, residual=self.residual
+        )
+        # h2 = dropout(ELU(LN2(GAT2(h1, E)))) + h1, of which F = max(h1, h2) = h1 + max(0, dropout(ELU(·))) keeps
+        # the positive part, and there ELU is ReLU: F = dropout(ReLU(LN2(GAT2(h1, E)))) + h1.
+        return self.gat2.block(
+            h1, graph, norm=self.norm2, activation="relu", dropout=self.dropout, residual=nn.Identity()
+        )
 
 
 class Classifier(nn.Sequential):

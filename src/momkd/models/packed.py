@@ -9,26 +9,35 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from momkd.models.graph import Graph
+
 
 @dataclass(frozen=True, eq=False)
 class PackedBags:
     """B bags with N patches in all.
 
-    ``features`` (N, D) float; ``ptr`` (B + 1,) int64, bag b holds the rows ptr[b]:ptr[b + 1];
-    ``edge_index`` (2, E) int64 in packed row numbers, row 0 the source and row 1 the target, without self-loops.
+    ``features`` (N, D) floating (float16 is read as it is, in parts); ``ptr`` (B + 1,) int64, bag b holds the rows
+    ptr[b]:ptr[b + 1]; ``graph`` over the packed rows.
     """
 
     features: Tensor
     ptr: Tensor
-    edge_index: Tensor
+    graph: Graph
 
     @classmethod
-    def pack(cls, features: Sequence[Tensor], edges: Sequence[Tensor]) -> Self:
-        """Pack bags given as features (P_b, D) and edges (2, E_b) in each bag's own row numbers."""
+    def pack(cls, features: Sequence[Tensor], graphs: Sequence[Graph | Tensor]) -> Self:
+        """Pack bags given as features (P_b, D) and graphs in each bag's own row numbers.
+
+        A graph given as edges (2, E_b) int64, row 0 the source and row 1 the target, is sorted here: whoever packs a
+        bag often makes its ``Graph.from_edges`` once.
+        """
         sizes = torch.tensor([0, *(len(bag) for bag in features)], dtype=torch.int64)
-        ptr = sizes.cumsum(0)
-        shifted = [bag_edges + start for bag_edges, start in zip(edges, ptr[:-1].tolist(), strict=True)]
-        return cls(torch.cat(list(features)), ptr, torch.cat(shifted, dim=1))
+        ready = [
+            graph if isinstance(graph, Graph) else Graph.from_edges(graph, len(bag))
+            for bag, graph in zip(features, graphs, strict=True)
+        ]
+        rows = features[0] if len(features) == 1 else torch.cat(list(features))
+        return cls(rows, sizes.cumsum(0), Graph.pack(ready))
 
     @property
     def n_bags(self) -> int:
@@ -45,7 +54,7 @@ class PackedBags:
         return PackedBags(
             self.features.to(device, non_blocking=True),
             self.ptr.to(device, non_blocking=True),
-            self.edge_index.to(device, non_blocking=True),
+            self.graph.to(device),
         )
 
 

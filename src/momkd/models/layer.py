@@ -1,0 +1,192 @@
+"""One layer of the slide encoder as a single operation, forward and backward:
+
+    h = dropout(activation(LN(GATv2(x, graph)))) + residual(x)
+
+Nothing of the size of edges × width is ever stored. On a CPU with numba the rows of a node are worked on in cache
+(``kernels.py``); elsewhere the attention goes block by block in torch (``blocks.py``). Both give the same values and
+draw the same dropout masks. The products with the weights of source, target and residual are one matrix product.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from momkd.models.blocks import attend_in_blocks
+from momkd.models.graph import Graph
+from momkd.models.masks import keep_mask, threshold
+from momkd.models.parallel import run_in_threads
+
+_LOG = logging.getLogger(__name__)
+# Rows of features of another dtype are converted so many at a time.
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a layer does besides its weights.
+
+    ``residual``: none, identity (x itself, of the layer's width) or linear. ``seeds``: of the attention dropout and
+    of the dropout; the rates are 0 outside training.
+    """
+
+    heads: int
+    slope: float = 0.2
+    attention_dropout: float = 0.0
+    dropout: float = 0.0
+    activation: Literal["none", "elu", "relu"] = "none"
+    norm: bool = False
+    epsilon: float = 1e-5
+    residual: Literal["none", "identity", "linear"] = "none"
+    seeds: tuple[int, int] = (0, 0)
+
+
+def graph_layer(x: Tensor, weights: list[Tensor], vectors: Tensor, graph: Graph, recipe: Recipe) -> Tensor:
+    """Compute h (N, W) from x (N, D) of any floating dtype.
+
+    ``weights``: of source, target and, for a linear residual, residual, each (W, D); ``vectors`` (7, W): their three
+    biases and GATv2's parameters in the order source bias, target bias, attention, bias, norm weight, norm bias,
+    residual bias. Raises ValueError where x and the graph differ in their number of nodes.
+    """
+    if len(x) != graph.n_nodes:
+        raise ValueError(f"{len(x)} rows of features for a graph of {graph.n_nodes} nodes")
+    kernels = compiled_kernels() if x.device.type == "cpu" else None
+    if kernels is None or vectors.dtype not in (torch.float32, torch.float64):
+        return _layer_in_torch(x, weights, vectors, graph, recipe)
+    result: Tensor = _CompiledLayer.apply(x, vectors, graph, recipe, kernels, *weights)
+    return result
+
+
+@cache
+def compiled_kernels() -> ModuleType | None:
+    """The module of compiled kernels, or None, which is logged, where numba does not work."""
+    try:
+        from momkd.models import kernels
+    except (ImportError, RuntimeError) as error:
+        # RuntimeError: numba finds no folder in which to keep what it compiled.
+        _LOG.warning("numba is not usable (%s): graph attention runs in torch, with equal results, slower", error)
+        return None
+    return kernels
+
+
+class _CompiledLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, vectors: Tensor, graph: Graph, recipe: Recipe, kernels: ModuleType, *weights: Tensor
+    ) -> Tensor:
+        weight = torch.cat(weights)
+        products = _multiply(x, weight)
+        inputs = _kernel_inputs(kernels, x, products, vectors, recipe)
+        out = vectors.new_empty(len(x), vectors.shape[1])
+        alpha = vectors.new_empty(graph.n_edges, recipe.heads)
+        run_in_threads(kernels.forward, len(x), inputs, _edges(kernels, graph), out.numpy(), alpha.numpy())
+        ctx.save_for_backward(x, vectors, products, alpha, weight if ctx.needs_input_grad[0] else None)
+        ctx.graph, ctx.recipe, ctx.kernels = graph, recipe, kernels
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, vectors, products, alpha, weight = ctx.saved_tensors
+        graph, recipe, kernels = ctx.graph, ctx.recipe, ctx.kernels
+        gradient = gradient.contiguous()
+        inputs, edges = _kernel_inputs(kernels, x, products, vectors, recipe), _edges(kernels, graph)
+        n_blocks = -(-len(gradient) // kernels.BLOCK)
+        attended, d_products = torch.empty_like(gradient), torch.empty_like(products)
+        kept, score = torch.empty_like(alpha), torch.empty_like(alpha)
+        sums = vectors.new_zeros(n_blocks, *vectors.shape)
+        shaped = d_products.reshape(inputs.products.shape).numpy()
+        common = (attended.numpy(), kept.numpy(), score.numpy(), shaped, sums.numpy())
+        run_in_threads(kernels.by_target, n_blocks, inputs, edges, gradient.numpy(), alpha.numpy(), *common)
+        run_in_threads(kernels.by_source, n_blocks, inputs, edges, *common)
+        d_weight = _multiply_transposed(d_products, x)
+        d_x = None
+        if weight is not None:
+            identity = recipe.residual == "identity"
+            d_x = torch.addmm(gradient, d_products, weight) if identity else d_products @ weight
+        return d_x, sums.sum(0), None, None, None, *d_weight.split(vectors.shape[1])
+
+
+def _kernel_inputs(kernels: ModuleType, x: Tensor, products: Tensor, vectors: Tensor, recipe: Recipe) -> Any:
+    heads, width = recipe.heads, vectors.shape[1]
+    shape = (len(x), -1, heads, width // heads)
+    by_name = {"none": kernels.NO_ACTIVATION, "elu": kernels.ELU, "relu": kernels.RELU}
+    scalars = (0.0, recipe.slope, 1 / (1 - recipe.attention_dropout), 1 / (1 - recipe.dropout), recipe.epsilon)
+    shaped = products.detach().reshape(shape).numpy()
+    return kernels.Inputs(
+        products=shaped,
+        residual=x.detach().reshape(shape).numpy() if recipe.residual == "identity" else shaped,
+        vectors=vectors.detach().reshape(7, heads, -1).numpy(),
+        scalars=np.array(scalars, dtype=shaped.dtype),
+        seeds=np.array(recipe.seeds, dtype=np.uint32),
+        drops=np.array([threshold(recipe.attention_dropout), threshold(recipe.dropout)], dtype=np.uint32),
+        residual_part={"none": -1, "identity": 0, "linear": 2}[recipe.residual],
+        norm=recipe.norm,
+        activation=by_name[recipe.activation],
+    )
+
+
+def _edges(kernels: ModuleType, graph: Graph) -> Any:
+    arrays = (graph.receive_ptr, graph.senders, graph.send_ptr, graph.receivers, graph.send_edge)
+    return kernels.Edges(*(array.numpy() for array in arrays))
+
+
+def _multiply(x: Tensor, weight: Tensor) -> Tensor:
+    """x (N, D) times weightᵀ; an x of another dtype is never converted as a whole."""
+    if x.dtype == weight.dtype:
+        return x @ weight.T
+    out = weight.new_empty(len(x), len(weight))
+    for part, rows in zip(out.split(_CHUNK), x.split(_CHUNK), strict=True):
+        torch.mm(rows.to(weight.dtype), weight.T, out=part)
+    return out
+
+
+def _multiply_transposed(gradient: Tensor, x: Tensor) -> Tensor:
+    """gradientᵀ times x, in chunks as above."""
+    if x.dtype == gradient.dtype:
+        return gradient.T @ x
+    out = gradient.new_zeros(gradient.shape[1], x.shape[1])
+    for part, rows in zip(gradient.split(_CHUNK), x.split(_CHUNK), strict=True):
+        out.addmm_(part.T, rows.to(gradient.dtype))
+    return out
+
+
+def _layer_in_torch(x: Tensor, weights: list[Tensor], vectors: Tensor, graph: Graph, recipe: Recipe) -> Tensor:
+    """The same layer in torch operations."""
+    width, heads = vectors.shape[1], recipe.heads
+    source_bias, target_bias, attention, bias, gain, shift, residual_bias = vectors
+    x = x.to(vectors.dtype) if torch.is_grad_enabled() else x
+    if x.dtype == vectors.dtype:
+        products = functional.linear(x, torch.cat(weights))
+    else:
+        products = _multiply(x, torch.cat(weights))
+    shape = (len(x), heads, width // heads)
+    source, target = products[:, :width] + source_bias, products[:, width : 2 * width] + target_bias
+    kept = vectors.new_ones(graph.n_edges, heads)
+    if recipe.attention_dropout > 0:
+        numbers = torch.arange(graph.n_edges, device=x.device)
+        mask = keep_mask(recipe.seeds[0], numbers, heads, recipe.attention_dropout)
+        kept = mask / vectors.new_tensor(1 - recipe.attention_dropout)
+    h = attend_in_blocks(
+        source.reshape(shape), target.reshape(shape), attention.reshape(heads, -1), kept, graph, recipe.slope
+    )
+    h = h.reshape(len(x), width) + bias
+    if recipe.norm:
+        h = functional.layer_norm(h, (width,), gain, shift, recipe.epsilon)
+    if recipe.activation != "none":
+        h = functional.elu(h) if recipe.activation == "elu" else h.relu()
+    if recipe.dropout > 0:
+        numbers = torch.arange(len(x), device=x.device)
+        h = h * keep_mask(recipe.seeds[1], numbers, width, recipe.dropout) / (1 - recipe.dropout)
+    if recipe.residual == "linear":
+        return h + products[:, 2 * width :] + residual_bias
+    return h + x if recipe.residual == "identity" else h
