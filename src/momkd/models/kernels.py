@@ -4,17 +4,20 @@ The layer is the one of ``layer.py``. Everything here works on numpy arrays over
 a node's result depends on nothing but its own neighbourhood: any division of the nodes among threads gives the
 same bytes. Sums over nodes (gradients of vectors) are kept for every ``BLOCK`` nodes apart and added by the caller.
 
-Of the forward pass nothing but alpha is kept: the gradient makes every row again, in two passes. ``by_target`` walks
+Of the forward pass only the attention is kept: the gradient makes every row again, in two passes. ``by_target`` walks
 the receiving edges of each node, ``by_source`` the sending ones; no two nodes write to the same place.
 
 Shapes: ``products`` (N, parts, H, C): source, target and, with a projected residual, residual products without
-their biases; ``vectors`` (7, H, C) in the order of the constants below; ``alpha`` (E, H) attention before dropout.
+their biases; ``vectors`` (7, H, C) in the order of the constants below; ``alpha`` and ``kept`` (E, H) the attention
+before and after dropout; ``scalars`` in the dtype of the products: 0, LeakyReLU slope, scale of kept attention, scale
+of kept features, epsilon of the norm. Edges go three at a time (a KNN graph of 8 has 9 a node): what is missing of
+the last three is the last edge again with weight 0.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -67,7 +70,7 @@ def _bits(first: Any, second: Any, column: Any) -> Any:
 
 @_compiled
 def _exp(z: Any) -> Any:
-    """exp(z) for z ≤ 0 in float32, within 7e-8, without a call, so that a loop over it becomes vector code."""
+    """exp(z) for z ≤ 0 in float32, within 1e-7, without a call, so that a loop over it becomes vector code."""
     z = max(z, np.float32(-87.0))
     n = np.float32(np.rint(z * np.float32(1.4426950408889634)))
     r = np.float32(z - n * np.float32(0.693359375))
@@ -78,7 +81,8 @@ def _exp(z: Any) -> Any:
     p = np.float32(p * r + np.float32(4.1665795894e-2))
     p = np.float32(p * r + np.float32(1.6666665459e-1))
     p = np.float32(p * r + np.float32(5.0000001201e-1))
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    # 2ⁿ from its bits: (n + 127) · 2²³ is exact in float32.
+    power = np.int32(np.float32(8388608.0) * n + np.float32(127.0 * 8388608.0)).view(np.float32)
     return np.float32(np.float32(p * r * r + r + np.float32(1.0)) * power)
 
 
@@ -94,121 +98,75 @@ def _exp_row(row: Array) -> None:
             row[c] = math.exp(min(row[c], zero))
 
 
-class Edges(NamedTuple):
-    """The arrays of ``graph.Graph``."""
-
-    receive_ptr: Array
-    senders: Array
-    send_ptr: Array
-    receivers: Array
-    send_edge: Array
-
-
-class Inputs(NamedTuple):
-    """What one layer reads; ``residual`` (N, parts, H, C) is read at part ``residual_part``, none if that is < 0.
-
-    ``scalars`` in the dtype of the products: 0, LeakyReLU slope, scale of kept attention, scale of kept features,
-    epsilon of the norm. ``seeds`` and ``drops`` (2,) uint32: of the attention and of the features.
-    """
-
-    products: Array
-    residual: Array
-    vectors: Array
-    scalars: Array
-    seeds: Array
-    drops: Array
-    residual_part: int
-    norm: bool
-    activation: int
-
-
 @_compiled
-def _add_scaled(total: Array, rows: Array, part: int, head: int, nodes: Array, scale: Array) -> None:
-    """total += Σ_e scale[e, head] · rows[nodes[e], part, head], four rows at a time."""
-    e, n = 0, nodes.size
-    while e + 4 <= n:
-        r0, r1 = rows[nodes[e], part, head], rows[nodes[e + 1], part, head]
-        r2, r3 = rows[nodes[e + 2], part, head], rows[nodes[e + 3], part, head]
-        s0, s1, s2, s3 = scale[e, head], scale[e + 1, head], scale[e + 2, head], scale[e + 3, head]
-        for c in range(total.size):
-            total[c] += (s0 * r0[c] + s1 * r1[c]) + (s2 * r2[c] + s3 * r3[c])
-        e += 4
-    while e < n:
-        r0, s0 = rows[nodes[e], part, head], scale[e, head]
-        for c in range(total.size):
-            total[c] += s0 * r0[c]
-        e += 1
-
-
-@_compiled
-def _drop_attention(e: int, h: int, inputs: Inputs, value: Any) -> Any:
-    """A value after the attention dropout of edge e and head h: scaled up or 0."""
-    if inputs.drops[0] == 0:
-        return value
-    first, second = _row_keys(inputs.seeds[0], e)
-    return value * inputs.scalars[2] if _bits(first, second, h) >= inputs.drops[0] else inputs.scalars[0]
-
-
-@_compiled
-def _mask_row(i: int, inputs: Inputs, mask: Array) -> None:
+def _mask_row(seed: Any, i: int, drop: Any, zero: Any, scale: Any, mask: Array) -> None:
     """mask (W,) ← 0 or the scale of kept features, for node i."""
-    zero, scale, drop = inputs.scalars[0], inputs.scalars[3], inputs.drops[1]
-    if drop == 0:
-        mask[:] = scale
-        return
-    first, second = _row_keys(inputs.seeds[1], i)
+    first, second = _row_keys(seed, i)
     for c in range(mask.size):
         mask[c] = scale if _bits(first, second, c) >= drop else zero
 
 
 @_compiled
-def _softmax(i: int, inputs: Inputs, edges: Edges, pair: Array, alpha: Array) -> None:
-    """alpha (E, H) ← the attention of the edges of node i, before dropout; pair (C,) is scratch."""
-    products, vectors = inputs.products, inputs.vectors
-    zero, slope = inputs.scalars[0], inputs.scalars[1]
-    first, last = edges.receive_ptr[i], edges.receive_ptr[i + 1]
-    for h in range(products.shape[2]):
-        target, attention = products[i, 1, h], vectors[ATTENTION, h]
-        source_bias, target_bias = vectors[SOURCE_BIAS, h], vectors[TARGET_BIAS, h]
-        for c in range(pair.size):
-            pair[c] = target[c] + source_bias[c] + target_bias[c]
-        peak = zero
-        for e in range(first, last):
-            sent, score = products[edges.senders[e], 0, h], zero
-            for c in range(pair.size):
-                z = sent[c] + pair[c]
-                score += attention[c] * (z if z > zero else slope * z)
-            alpha[e, h] = score
-            peak = score if e == first or score > peak else peak
-        total = zero
-        for e in range(first, last):
-            alpha[e, h] = math.exp(alpha[e, h] - peak)
-            total += alpha[e, h]
-        for e in range(first, last):
-            alpha[e, h] /= total
+def _pair_row(i: int, h: int, part: int, products: Array, vectors: Array, pair: Array) -> None:
+    """pair (C,) ← a product of node i with both biases: with the other node's product it makes the score's input."""
+    for c in range(pair.size):
+        pair[c] = products[i, part, h, c] + vectors[SOURCE_BIAS, h, c] + vectors[TARGET_BIAS, h, c]
 
 
 @_compiled
-def _average(i: int, inputs: Inputs, edges: Edges, alpha: Array, kept: Array, out: Array) -> None:
-    """out (H, C) ← the weighted sum of the sources of node i plus the bias; kept (n, H) ← alpha after dropout."""
-    products, vectors = inputs.products, inputs.vectors
-    first, last = edges.receive_ptr[i], edges.receive_ptr[i + 1]
-    for h in range(products.shape[2]):
-        mass = inputs.scalars[0]
-        for e in range(first, last):
-            kept[e - first, h] = _drop_attention(e, h, inputs, alpha[e, h])
-            mass += kept[e - first, h]
-        row, bias, source_bias = out[h], vectors[BIAS, h], vectors[SOURCE_BIAS, h]
-        for c in range(row.size):
-            row[c] = bias[c] + mass * source_bias[c]
-        _add_scaled(row, products, 0, h, edges.senders[first:last], kept)
+def _scores(
+    first: int, last: int, h: int, products: Array, senders: Array, vectors: Array, pair: Array, slope: Any, out: Array
+) -> None:
+    """out (E, H) ← aᵀ LeakyReLU(pair + source product) of the edges first … last − 1."""
+    for e in range(first, last, 3):
+        f, g = min(e + 1, last - 1), min(e + 2, last - 1)
+        i, j, k = senders[e], senders[f], senders[g]
+        u, v, w = slope - slope, slope - slope, slope - slope
+        for c in range(pair.size):
+            a, p = vectors[ATTENTION, h, c], pair[c]
+            x, y, z = products[i, 0, h, c] + p, products[j, 0, h, c] + p, products[k, 0, h, c] + p
+            u += a * max(x, slope * x)
+            v += a * max(y, slope * y)
+            w += a * max(z, slope * z)
+        out[e, h], out[f, h], out[g, h] = u, v, w
+
+
+@_compiled
+def _softmax(first: int, last: int, h: int, alpha: Array) -> None:
+    """Scores → attention, in place, of the edges first … last − 1."""
+    peak = alpha[first, h]
+    for e in range(first, last):
+        peak = max(peak, alpha[e, h])
+    total = peak - peak
+    for e in range(first, last):
+        alpha[e, h] = math.exp(alpha[e, h] - peak)
+        total += alpha[e, h]
+    for e in range(first, last):
+        alpha[e, h] /= total
+
+
+@_compiled
+def _average(
+    first: int, last: int, h: int, products: Array, senders: Array, vectors: Array, kept: Array, zero: Any, out: Array
+) -> None:
+    """out (C,) ← Σ_e kept[e, h] · (source product + its bias) + bias."""
+    mass = zero
+    for e in range(first, last):
+        mass += kept[e, h]
+    for c in range(out.size):
+        out[c] = vectors[BIAS, h, c] + mass * vectors[SOURCE_BIAS, h, c]
+    for e in range(first, last, 3):
+        f, g = min(e + 1, last - 1), min(e + 2, last - 1)
+        i, j, k = senders[e], senders[f], senders[g]
+        u, v, w = kept[e, h], kept[f, h] if f > e else zero, kept[g, h] if g > f else zero
+        for c in range(out.size):
+            out[c] += u * products[i, 0, h, c] + v * products[j, 0, h, c] + w * products[k, 0, h, c]
 
 
 @_compiled
 def _normalise(row: Array, epsilon: Any) -> Any:
     """row ← (row − mean) / standard deviation; returns 1 / standard deviation."""
-    zero = row.dtype.type(0)
-    size = row.dtype.type(row.size)
+    zero, size = row.dtype.type(0), row.dtype.type(row.size)
     mean, variance = zero, zero
     for c in range(row.size):
         mean += row[c]
@@ -223,218 +181,267 @@ def _normalise(row: Array, epsilon: Any) -> Any:
 
 
 @_compiled
-def _most_edges(ptr: Array, first: int, last: int) -> int:
-    most = 0
-    for i in range(first, last):
-        most = max(most, ptr[i + 1] - ptr[i])
-    return most
+def forward(
+    start: int,
+    stop: int,
+    products: Array,
+    residual: Array,
+    vectors: Array,
+    scalars: Array,
+    seeds: Array,
+    drops: Array,
+    residual_part: int,
+    norm: bool,
+    activation: int,
+    receive_ptr: Array,
+    senders: Array,
+    out: Array,
+    alpha: Array,
+    kept: Array,
+) -> None:
+    """out (N, W), alpha and kept of the nodes start … stop − 1.
 
-
-@_compiled
-def forward(first: int, last: int, inputs: Inputs, edges: Edges, out: Array, alpha: Array) -> None:
-    """out (N, W) and alpha (E, H) of the nodes first … last − 1."""
-    heads, head_dim = inputs.products.shape[2:]
-    dtype, width, zero = out.dtype, heads * head_dim, inputs.scalars[0]
+    ``residual`` (N, parts, W) is read at ``residual_part``, none if that is below 0; ``seeds`` and ``drops`` (2,)
+    uint32: seed and threshold of the attention's dropout and of the features'.
+    """
+    heads, head_dim = products.shape[2:]
+    dtype, width = out.dtype, heads * head_dim
+    zero, one, slope = scalars[0], dtype.type(1), scalars[1]
     pair, mask, power = np.empty(head_dim, dtype), np.empty(width, dtype), np.empty(width, dtype)
-    kept = np.empty((_most_edges(edges.receive_ptr, first, last), heads), dtype)
-    one = dtype.type(1)
-    vectors = inputs.vectors.reshape((-1, width))
-    gain, shift, residual_bias = vectors[GAIN], vectors[SHIFT], vectors[RESIDUAL_BIAS]
-    residuals = inputs.residual.reshape((len(out), -1, width))
-    for i in range(first, last):
-        row = out[i]
-        _softmax(i, inputs, edges, pair, alpha)
-        _average(i, inputs, edges, alpha, kept, row.reshape((heads, head_dim)))
-        if inputs.norm:
-            _normalise(row, inputs.scalars[4])
+    flat = vectors.reshape((-1, width))
+    for i in range(start, stop):
+        first, last, row = receive_ptr[i], receive_ptr[i + 1], out[i]
+        for h in range(heads):
+            _pair_row(i, h, 1, products, vectors, pair)
+            _scores(first, last, h, products, senders, vectors, pair, slope, alpha)
+            _softmax(first, last, h, alpha)
+            for e in range(first, last):
+                kept[e, h] = alpha[e, h]
+                if drops[0] > 0:
+                    key1, key2 = _row_keys(seeds[0], e)
+                    kept[e, h] = alpha[e, h] * scalars[2] if _bits(key1, key2, h) >= drops[0] else zero
+            _average(first, last, h, products, senders, vectors, kept, zero, row.reshape((heads, head_dim))[h])
+        if norm:
+            _normalise(row, scalars[4])
             for c in range(width):
-                row[c] = row[c] * gain[c] + shift[c]
-        if inputs.activation == ELU:
+                row[c] = row[c] * flat[GAIN, c] + flat[SHIFT, c]
+        if activation == ELU:
             power[:] = row
             _exp_row(power)
             for c in range(width):
                 row[c] = row[c] if row[c] > zero else power[c] - one
-        elif inputs.activation == RELU:
+        elif activation == RELU:
             for c in range(width):
                 row[c] = max(row[c], zero)
-        if inputs.drops[1] > 0:
-            _mask_row(i, inputs, mask)
+        if drops[1] > 0:
+            _mask_row(seeds[1], i, drops[1], zero, scalars[3], mask)
             for c in range(width):
                 row[c] *= mask[c]
-        if inputs.residual_part >= 0:
-            residual = residuals[i, inputs.residual_part]
+        if residual_part >= 0:
             for c in range(width):
-                row[c] += residual[c] + residual_bias[c]
+                row[c] += residual[i, residual_part, c] + flat[RESIDUAL_BIAS, c]
 
 
 @_compiled
-def _through_tail(i: int, inputs: Inputs, gradient: Array, row: Array, scratch: Array, sums: Array) -> None:
-    """Gradient of the layer's output of node i → of its attention output; both in ``gradient`` (W,).
-
-    ``row`` (W,) is the attention output; ``scratch`` (2, W); ``sums`` (7, W) gathers the gradients of the vectors.
-    """
-    width, zero = row.size, inputs.scalars[0]
-    vectors = inputs.vectors.reshape((-1, width))
-    gain, shift, mask, power = vectors[GAIN], vectors[SHIFT], scratch[0], scratch[1]
-    if inputs.residual_part >= 0:
-        total = sums[RESIDUAL_BIAS]
+def _through_tail(
+    gradient: Array, row: Array, power: Array, flat: Array, sums: Array, norm: bool, activation: int, epsilon: Any
+) -> None:
+    """Gradient after the activation → gradient of the attention output ``row`` (W,), in place; power (W,): scratch."""
+    width, zero = row.size, row.dtype.type(0)
+    if norm:
+        deviation = _normalise(row, epsilon)
         for c in range(width):
-            total[c] += gradient[c]
-    if inputs.drops[1] > 0:
-        _mask_row(i, inputs, mask)
-        for c in range(width):
-            gradient[c] *= mask[c]
-    deviation = _normalise(row, inputs.scalars[4]) if inputs.norm else zero
-    if inputs.activation == ELU:
-        for c in range(width):
-            power[c] = row[c] * gain[c] + shift[c] if inputs.norm else row[c]
+            power[c] = row[c] * flat[GAIN, c] + flat[SHIFT, c]
+    else:
+        deviation = zero
+        power[:] = row
+    if activation == ELU:
         _exp_row(power)
         for c in range(width):
             gradient[c] *= power[c]
-    elif inputs.activation == RELU:
+    elif activation == RELU:
         for c in range(width):
-            value = row[c] * gain[c] + shift[c] if inputs.norm else row[c]
-            gradient[c] = gradient[c] if value > zero else zero
-    if inputs.norm:
-        gain_sum, shift_sum = sums[GAIN], sums[SHIFT]
-        mean, slope = zero, zero
+            gradient[c] = gradient[c] if power[c] > zero else zero
+    if norm:
+        mean, tilt = zero, zero
         for c in range(width):
-            gain_sum[c] += gradient[c] * row[c]
-            shift_sum[c] += gradient[c]
-            gradient[c] *= gain[c]
+            sums[GAIN, c] += gradient[c] * row[c]
+            sums[SHIFT, c] += gradient[c]
+            gradient[c] *= flat[GAIN, c]
             mean += gradient[c]
-            slope += gradient[c] * row[c]
-        size = row.dtype.type(width)
-        mean, slope = mean / size, slope / size
+            tilt += gradient[c] * row[c]
+        mean, tilt = mean / row.dtype.type(width), tilt / row.dtype.type(width)
         for c in range(width):
-            gradient[c] = deviation * (gradient[c] - mean - row[c] * slope)
-    bias_sum = sums[BIAS]
+            gradient[c] = deviation * (gradient[c] - mean - row[c] * tilt)
     for c in range(width):
-        bias_sum[c] += gradient[c]
+        sums[BIAS, c] += gradient[c]
 
 
 @_compiled
-def _score_gradients(i: int, inputs: Inputs, edges: Edges, gradient: Array, alpha: Array, score: Array) -> None:
-    """score (E, H) ← the gradient of the scores of node i's edges, from that of its output, ``gradient`` (H, C)."""
-    products, zero = inputs.products, inputs.scalars[0]
-    first, last = edges.receive_ptr[i], edges.receive_ptr[i + 1]
-    for h in range(products.shape[2]):
-        out, source_bias = gradient[h], inputs.vectors[SOURCE_BIAS, h]
-        constant, weighted = zero, zero
-        for c in range(out.size):
-            constant += out[c] * source_bias[c]
-        for e in range(first, last):
-            sent, dot = products[edges.senders[e], 0, h], constant
-            for c in range(out.size):
-                dot += out[c] * sent[c]
-            score[e, h] = _drop_attention(e, h, inputs, dot)
-            weighted += alpha[e, h] * score[e, h]
-        for e in range(first, last):
-            score[e, h] = alpha[e, h] * (score[e, h] - weighted)
-
-
-@_compiled
-def _target_gradient(
-    i: int, inputs: Inputs, edges: Edges, score: Array, pair: Array, used: Array, sums: Array, out: Array
+def _score_gradients(
+    first: int,
+    last: int,
+    h: int,
+    products: Array,
+    senders: Array,
+    vectors: Array,
+    gradient: Array,
+    alpha: Array,
+    kept: Array,
+    score: Array,
 ) -> None:
-    """out (H, C) ← the gradient of node i's target product; ``sums`` (7, W) gathers; pair, used (C,) are scratch."""
-    products, zero, slope = inputs.products, inputs.scalars[0], inputs.scalars[1]
-    heads, head_dim = out.shape
-    sums = sums.reshape((-1, heads, head_dim))
-    for h in range(heads):
-        target, attention = products[i, 1, h], inputs.vectors[ATTENTION, h]
-        source_bias, target_bias = inputs.vectors[SOURCE_BIAS, h], inputs.vectors[TARGET_BIAS, h]
-        attention_sum, bias_sum, row = sums[ATTENTION, h], sums[TARGET_BIAS, h], out[h]
-        for c in range(head_dim):
-            pair[c] = target[c] + source_bias[c] + target_bias[c]
-            used[c] = zero
-        for e in range(edges.receive_ptr[i], edges.receive_ptr[i + 1]):
-            sent, positive = products[edges.senders[e], 0, h], score[e, h]
-            negative = slope * positive
-            for c in range(head_dim):
-                z = sent[c] + pair[c]
-                weight = positive if z > zero else negative
-                used[c] += weight
-                attention_sum[c] += weight * z
-        for c in range(head_dim):
-            row[c] = attention[c] * used[c]
-            bias_sum[c] += row[c]
+    """score (E, H) ← the gradient of the scores of a node's edges, from that of its output, ``gradient`` (C,)."""
+    zero = gradient.dtype.type(0)
+    constant, weighted = zero, zero
+    for c in range(gradient.size):
+        constant += gradient[c] * vectors[SOURCE_BIAS, h, c]
+    for e in range(first, last, 3):
+        f, g = min(e + 1, last - 1), min(e + 2, last - 1)
+        i, j, k = senders[e], senders[f], senders[g]
+        u, v, w = constant, constant, constant
+        for c in range(gradient.size):
+            a = gradient[c]
+            u += a * products[i, 0, h, c]
+            v += a * products[j, 0, h, c]
+            w += a * products[k, 0, h, c]
+        score[e, h], score[f, h], score[g, h] = u, v, w
+    # A dropped edge has kept = 0: no gradient reaches its score but that of the softmax's sum.
+    for e in range(first, last):
+        score[e, h] *= kept[e, h]
+        weighted += score[e, h]
+    for e in range(first, last):
+        score[e, h] -= alpha[e, h] * weighted
+
+
+@_compiled
+def _add_slopes(
+    h: int, part: int, products: Array, pair: Array, i: int, j: int, k: int, u: Any, v: Any, w: Any, slope: Any, used: Array
+) -> None:
+    """used (C,) += the gradients u, v, w of three scores times LeakyReLU′ at pair + product of nodes i, j, k."""
+    zero, us, vs, ws = slope - slope, slope * u, slope * v, slope * w
+    for c in range(pair.size):
+        p = pair[c]
+        x = u if products[i, part, h, c] + p > zero else us
+        y = v if products[j, part, h, c] + p > zero else vs
+        z = w if products[k, part, h, c] + p > zero else ws
+        used[c] += x + y + z
 
 
 @_compiled
 def by_target(
-    first: int,
-    last: int,
-    inputs: Inputs,
-    edges: Edges,
+    start: int,
+    stop: int,
+    products: Array,
+    vectors: Array,
+    scalars: Array,
+    seeds: Array,
+    drops: Array,
+    residual_part: int,
+    norm: bool,
+    activation: int,
+    receive_ptr: Array,
+    senders: Array,
     gradient: Array,
     alpha: Array,
-    attended: Array,
     kept: Array,
+    attended: Array,
     score: Array,
     d_products: Array,
     sums: Array,
 ) -> None:
-    """First pass, over the blocks first … last − 1 of nodes, from ``gradient`` (N, W) of the layer's output.
+    """First pass, over the blocks start … stop − 1 of nodes, from ``gradient`` (N, W) of the layer's output.
 
-    Writes attended (N, W), the gradient of the attention output; kept and score (E, H), the attention after dropout
-    and the gradient of the scores; parts 1 (and 2, of a projected residual) of d_products; sums (blocks, 7, W).
+    Writes attended (N, W), the gradient of the attention output; score (E, H), that of the scores; parts 1 (and 2,
+    of a projected residual) of d_products (N, parts, W); sums (blocks, 7, W), zero before.
     """
-    heads, head_dim = inputs.products.shape[2:]
+    heads, head_dim = products.shape[2:]
     dtype, width, nodes = gradient.dtype, gradient.shape[1], len(gradient)
-    scratch, row = np.empty((2, width), dtype), np.empty(width, dtype)
+    zero, slope = scalars[0], scalars[1]
+    row, mask = np.empty(width, dtype), np.empty(width, dtype)
     pair, used = np.empty(head_dim, dtype), np.empty(head_dim, dtype)
-    for block in range(first, last):
+    flat = vectors.reshape((-1, width))
+    by_head, out_by_head = sums.reshape((-1, 7, heads, head_dim)), attended.reshape((nodes, heads, head_dim))
+    d_by_head = d_products.reshape((nodes, -1, heads, head_dim))
+    row_by_head = row.reshape((heads, head_dim))
+    for block in range(start, stop):
+        own = sums[block]
         for i in range(block * BLOCK, min((block + 1) * BLOCK, nodes)):
-            out = attended[i]
-            here, end = edges.receive_ptr[i], edges.receive_ptr[i + 1]
-            _average(i, inputs, edges, alpha, kept[here:end], row.reshape((heads, head_dim)))
-            out[:] = gradient[i]
-            if inputs.residual_part > 0:
-                d_products[i, inputs.residual_part] = gradient[i].reshape((heads, head_dim))
-            _through_tail(i, inputs, out, row, scratch, sums[block])
-            _score_gradients(i, inputs, edges, out.reshape((heads, head_dim)), alpha, score)
-            _target_gradient(i, inputs, edges, score, pair, used, sums[block], d_products[i, 1])
+            first, last, out = receive_ptr[i], receive_ptr[i + 1], attended[i]
+            for c in range(width):
+                out[c] = gradient[i, c]
+            if residual_part >= 0:
+                for c in range(width):
+                    own[RESIDUAL_BIAS, c] += out[c]
+            if residual_part > 0:
+                for c in range(width):
+                    d_products[i, residual_part, c] = out[c]
+            if drops[1] > 0:
+                _mask_row(seeds[1], i, drops[1], zero, scalars[3], mask)
+                for c in range(width):
+                    out[c] *= mask[c]
+            if norm or activation != NO_ACTIVATION:
+                for h in range(heads):
+                    _average(first, last, h, products, senders, vectors, kept, zero, row_by_head[h])
+            _through_tail(out, row, mask, flat, own, norm, activation, scalars[4])
+            for h in range(heads):
+                part = out_by_head[i, h]
+                _score_gradients(first, last, h, products, senders, vectors, part, alpha, kept, score)
+                _pair_row(i, h, 1, products, vectors, pair)
+                used[:] = zero
+                for e in range(first, last, 3):
+                    f, g = min(e + 1, last - 1), min(e + 2, last - 1)
+                    u, v, w = score[e, h], score[f, h] if f > e else zero, score[g, h] if g > f else zero
+                    j, k, m = senders[e], senders[f], senders[g]
+                    _add_slopes(h, 0, products, pair, j, k, m, u, v, w, slope, used)
+                for c in range(head_dim):
+                    by_head[block, ATTENTION, h, c] += pair[c] * used[c]
+                    used[c] *= vectors[ATTENTION, h, c]
+                    d_by_head[i, 1, h, c] = used[c]
+                    by_head[block, TARGET_BIAS, h, c] += used[c]
 
 
 @_compiled
 def by_source(
-    first: int,
-    last: int,
-    inputs: Inputs,
-    edges: Edges,
+    start: int,
+    stop: int,
+    products: Array,
+    vectors: Array,
+    slope: Any,
+    send_ptr: Array,
+    receivers: Array,
+    send_edge: Array,
     attended: Array,
     kept: Array,
     score: Array,
     d_products: Array,
     sums: Array,
 ) -> None:
-    """Second pass, over blocks: part 0 of d_products, and the source bias in sums."""
-    products, vectors = inputs.products, inputs.vectors
-    zero, slope = inputs.scalars[0], inputs.scalars[1]
+    """Second pass, over blocks: part 0 of d_products, and the rest of sums."""
+    zero = slope - slope
     heads, head_dim = products.shape[2:]
-    dtype, nodes = attended.dtype, len(attended)
-    pair, used = np.empty(head_dim, dtype), np.empty(head_dim, dtype)
-    out = attended.reshape((nodes, 1, heads, head_dim))
-    for block in range(first, last):
-        block_sums = sums[block].reshape((-1, heads, head_dim))
-        for j in range(block * BLOCK, min((block + 1) * BLOCK, nodes)):
+    nodes, dtype = len(attended), attended.dtype
+    pair, used, row = np.empty(head_dim, dtype), np.empty(head_dim, dtype), np.empty(head_dim, dtype)
+    by_head, out_by_head = sums.reshape((-1, 7, heads, head_dim)), attended.reshape((nodes, heads, head_dim))
+    d_by_head = d_products.reshape((nodes, -1, heads, head_dim))
+    for block in range(start, stop):
+        for source in range(block * BLOCK, min((block + 1) * BLOCK, nodes)):
+            last = send_ptr[source + 1]
             for h in range(heads):
-                source, attention, bias_sum = products[j, 0, h], vectors[ATTENTION, h], block_sums[SOURCE_BIAS, h]
-                source_bias, target_bias = vectors[SOURCE_BIAS, h], vectors[TARGET_BIAS, h]
-                row = d_products[j, 0, h]
-                for c in range(head_dim):
-                    pair[c] = source[c] + source_bias[c] + target_bias[c]
-                    used[c] = zero
-                    row[c] = zero
-                for k in range(edges.send_ptr[j], edges.send_ptr[j + 1]):
-                    i, e = edges.receivers[k], edges.send_edge[k]
-                    target, sent, weight = products[i, 1, h], out[i, 0, h], kept[e, h]
-                    positive = score[e, h]
-                    negative = slope * positive
+                _pair_row(source, h, 0, products, vectors, pair)
+                used[:] = zero
+                row[:] = zero
+                for m in range(send_ptr[source], last, 3):
+                    n, o = min(m + 1, last - 1), min(m + 2, last - 1)
+                    i, j, k = receivers[m], receivers[n], receivers[o]
+                    e, f, g = send_edge[m], send_edge[n], send_edge[o]
+                    u, v, w = score[e, h], score[f, h] if n > m else zero, score[g, h] if o > n else zero
+                    _add_slopes(h, 1, products, pair, i, j, k, u, v, w, slope, used)
+                    u, v, w = kept[e, h], kept[f, h] if n > m else zero, kept[g, h] if o > n else zero
                     for c in range(head_dim):
-                        used[c] += positive if target[c] + pair[c] > zero else negative
-                        row[c] += weight * sent[c]
+                        row[c] += u * out_by_head[i, h, c] + v * out_by_head[j, h, c] + w * out_by_head[k, h, c]
                 for c in range(head_dim):
-                    row[c] += attention[c] * used[c]
-                    bias_sum[c] += row[c]
+                    row[c] += vectors[ATTENTION, h, c] * used[c]
+                    d_by_head[source, 0, h, c] = row[c]
+                    by_head[block, SOURCE_BIAS, h, c] += row[c]
+                    # The other half of Σ score′ · LeakyReLU(…): the target's half, with the biases, is in by_target.
+                    by_head[block, ATTENTION, h, c] += products[source, 0, h, c] * used[c]

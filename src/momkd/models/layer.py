@@ -85,59 +85,68 @@ class _CompiledLayer(torch.autograd.Function):
     ) -> Tensor:
         weight = torch.cat(weights)
         products = _multiply(x, weight)
-        inputs = _kernel_inputs(kernels, x, products, vectors, recipe)
         out = vectors.new_empty(len(x), vectors.shape[1])
         alpha = vectors.new_empty(graph.n_edges, recipe.heads)
-        run_in_threads(kernels.forward, len(x), inputs, _edges(kernels, graph), out.numpy(), alpha.numpy())
-        ctx.save_for_backward(x, vectors, products, alpha, weight if ctx.needs_input_grad[0] else None)
+        kept = torch.empty_like(alpha)
+        tables, options = _for_kernels(kernels, products, vectors, recipe)
+        residual = (x if recipe.residual == "identity" else products).detach().reshape(len(x), -1, vectors.shape[1])
+        run_in_threads(
+            kernels.forward,
+            len(x),
+            tables[0],
+            residual.numpy(),
+            *tables[1:],
+            *options,
+            *_arrays(graph.receive_ptr, graph.senders, out, alpha, kept),
+        )
+        ctx.save_for_backward(x, vectors, products, alpha, kept, weight if ctx.needs_input_grad[0] else None)
         ctx.graph, ctx.recipe, ctx.kernels = graph, recipe, kernels
         return out
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, vectors, products, alpha, weight = ctx.saved_tensors
+        x, vectors, products, alpha, kept, weight = ctx.saved_tensors
         graph, recipe, kernels = ctx.graph, ctx.recipe, ctx.kernels
         gradient = gradient.contiguous()
-        inputs, edges = _kernel_inputs(kernels, x, products, vectors, recipe), _edges(kernels, graph)
+        width = vectors.shape[1]
         n_blocks = -(-len(gradient) // kernels.BLOCK)
-        attended, d_products = torch.empty_like(gradient), torch.empty_like(products)
-        kept, score = torch.empty_like(alpha), torch.empty_like(alpha)
-        sums = vectors.new_zeros(n_blocks, *vectors.shape)
-        shaped = d_products.reshape(inputs.products.shape).numpy()
-        common = (attended.numpy(), kept.numpy(), score.numpy(), shaped, sums.numpy())
-        run_in_threads(kernels.by_target, n_blocks, inputs, edges, gradient.numpy(), alpha.numpy(), *common)
-        run_in_threads(kernels.by_source, n_blocks, inputs, edges, *common)
+        attended, score = torch.empty_like(gradient), torch.empty_like(alpha)
+        d_products, sums = torch.empty_like(products), vectors.new_zeros(n_blocks, *vectors.shape)
+        tables, options = _for_kernels(kernels, products, vectors, recipe)
+        results = _arrays(attended, score, d_products.reshape(len(x), -1, width), sums)
+        given = _arrays(graph.receive_ptr, graph.senders, gradient, alpha, kept)
+        run_in_threads(kernels.by_target, n_blocks, *tables, *options, *given, *results)
+        sending = _arrays(graph.send_ptr, graph.receivers, graph.send_edge, attended, kept)
+        run_in_threads(kernels.by_source, n_blocks, *tables[:2], tables[2][1], *sending, *results[1:])
         d_weight = _multiply_transposed(d_products, x)
         d_x = None
         if weight is not None:
             identity = recipe.residual == "identity"
             d_x = torch.addmm(gradient, d_products, weight) if identity else d_products @ weight
-        return d_x, sums.sum(0), None, None, None, *d_weight.split(vectors.shape[1])
+        return d_x, sums.sum(0), None, None, None, *d_weight.split(width)
 
 
-def _kernel_inputs(kernels: ModuleType, x: Tensor, products: Tensor, vectors: Tensor, recipe: Recipe) -> Any:
+def _for_kernels(
+    kernels: ModuleType, products: Tensor, vectors: Tensor, recipe: Recipe
+) -> tuple[list[Any], tuple[int, bool, int]]:
+    """The tables and options with which the kernels begin."""
     heads, width = recipe.heads, vectors.shape[1]
-    shape = (len(x), -1, heads, width // heads)
-    by_name = {"none": kernels.NO_ACTIVATION, "elu": kernels.ELU, "relu": kernels.RELU}
+    shaped = products.detach().reshape(len(products), -1, heads, width // heads).numpy()
     scalars = (0.0, recipe.slope, 1 / (1 - recipe.attention_dropout), 1 / (1 - recipe.dropout), recipe.epsilon)
-    shaped = products.detach().reshape(shape).numpy()
-    return kernels.Inputs(
-        products=shaped,
-        residual=x.detach().reshape(shape).numpy() if recipe.residual == "identity" else shaped,
-        vectors=vectors.detach().reshape(7, heads, -1).numpy(),
-        scalars=np.array(scalars, dtype=shaped.dtype),
-        seeds=np.array(recipe.seeds, dtype=np.uint32),
-        drops=np.array([threshold(recipe.attention_dropout), threshold(recipe.dropout)], dtype=np.uint32),
-        residual_part={"none": -1, "identity": 0, "linear": 2}[recipe.residual],
-        norm=recipe.norm,
-        activation=by_name[recipe.activation],
-    )
+    tables = [
+        shaped,
+        vectors.detach().reshape(7, heads, -1).numpy(),
+        np.array(scalars, dtype=shaped.dtype),
+        np.array(recipe.seeds, dtype=np.uint32),
+        np.array([threshold(recipe.attention_dropout), threshold(recipe.dropout)], dtype=np.uint32),
+    ]
+    activation = {"none": kernels.NO_ACTIVATION, "elu": kernels.ELU, "relu": kernels.RELU}[recipe.activation]
+    return tables, ({"none": -1, "identity": 0, "linear": 2}[recipe.residual], recipe.norm, activation)
 
 
-def _edges(kernels: ModuleType, graph: Graph) -> Any:
-    arrays = (graph.receive_ptr, graph.senders, graph.send_ptr, graph.receivers, graph.send_edge)
-    return kernels.Edges(*(array.numpy() for array in arrays))
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().numpy() for tensor in tensors]
 
 
 def _multiply(x: Tensor, weight: Tensor) -> Tensor:
