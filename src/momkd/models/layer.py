@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from momkd.models import buffers
 from momkd.models.blocks import attend_in_blocks
 from momkd.models.graph import Graph
 from momkd.models.masks import keep_mask, threshold
@@ -83,13 +84,14 @@ class _CompiledLayer(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, vectors: Tensor, graph: Graph, recipe: Recipe, kernels: ModuleType, *weights: Tensor
     ) -> Tensor:
-        weight = torch.cat(weights)
+        width = vectors.shape[1]
+        weight = torch.cat(weights, out=buffers.empty((len(weights) * width, x.shape[1]), vectors))
         products = _multiply(x, weight)
-        out = vectors.new_empty(len(x), vectors.shape[1])
+        out = buffers.empty((len(x), width), vectors)
         alpha = vectors.new_empty(graph.n_edges, recipe.heads)
         kept = torch.empty_like(alpha)
         tables, options = _for_kernels(kernels, products, vectors, recipe)
-        residual = (x if recipe.residual == "identity" else products).detach().reshape(len(x), -1, vectors.shape[1])
+        residual = (x if recipe.residual == "identity" else products).detach().reshape(len(x), -1, width)
         run_in_threads(
             kernels.forward,
             len(x),
@@ -111,8 +113,8 @@ class _CompiledLayer(torch.autograd.Function):
         gradient = gradient.contiguous()
         width = vectors.shape[1]
         n_blocks = -(-len(gradient) // kernels.BLOCK)
-        attended, score = torch.empty_like(gradient), torch.empty_like(alpha)
-        d_products, sums = torch.empty_like(products), vectors.new_zeros(n_blocks, *vectors.shape)
+        attended, score = buffers.empty(gradient.shape, gradient), torch.empty_like(alpha)
+        d_products, sums = buffers.empty(products.shape, products), vectors.new_zeros(n_blocks, *vectors.shape)
         tables, options = _for_kernels(kernels, products, vectors, recipe)
         results = _arrays(attended, score, d_products.reshape(len(x), -1, width), sums)
         given = _arrays(graph.receive_ptr, graph.senders, gradient, alpha, kept)
@@ -123,7 +125,8 @@ class _CompiledLayer(torch.autograd.Function):
         d_x = None
         if weight is not None:
             identity = recipe.residual == "identity"
-            d_x = torch.addmm(gradient, d_products, weight) if identity else d_products @ weight
+            out = buffers.empty(x.shape, gradient)
+            d_x = torch.addmm(gradient, d_products, weight, out=out) if identity else d_products @ weight
         return d_x, sums.sum(0), None, None, None, *d_weight.split(width)
 
 
@@ -151,9 +154,9 @@ def _arrays(*tensors: Tensor) -> list[Any]:
 
 def _multiply(x: Tensor, weight: Tensor) -> Tensor:
     """x (N, D) times weightᵀ; an x of another dtype is never converted as a whole."""
+    out = buffers.empty((len(x), len(weight)), weight)
     if x.dtype == weight.dtype:
-        return x @ weight.T
-    out = weight.new_empty(len(x), len(weight))
+        return torch.mm(x, weight.T, out=out)
     for part, rows in zip(out.split(_CHUNK), x.split(_CHUNK), strict=True):
         torch.mm(rows.to(weight.dtype), weight.T, out=part)
     return out
@@ -161,9 +164,10 @@ def _multiply(x: Tensor, weight: Tensor) -> Tensor:
 
 def _multiply_transposed(gradient: Tensor, x: Tensor) -> Tensor:
     """gradientᵀ times x, in chunks as above."""
+    out = buffers.empty((gradient.shape[1], x.shape[1]), gradient)
     if x.dtype == gradient.dtype:
-        return gradient.T @ x
-    out = gradient.new_zeros(gradient.shape[1], x.shape[1])
+        return torch.mm(gradient.T, x, out=out)
+    out.zero_()
     for part, rows in zip(gradient.split(_CHUNK), x.split(_CHUNK), strict=True):
         out.addmm_(part.T, rows.to(gradient.dtype))
     return out

@@ -18,7 +18,7 @@ from torch.nn import functional
 from momkd.experiment import ClassifierSettings, EncoderSettings, LossSettings, ModelSettings, RnaSettings
 from momkd.models.gatv2 import GATv2
 from momkd.models.memory import Memory
-from momkd.models.packed import PackedBags, segment_softmax, segment_sum
+from momkd.models.packed import PackedBags, segment_softmax, weighted_sum
 
 
 class SlideEncoder(nn.Module):
@@ -102,7 +102,7 @@ class Student(nn.Module):
         temperature = self.log_temperature.exp().clamp(0.01, 2.0)
         attention = segment_softmax(evidence / (temperature + 1e-9), bag_of_patch, n_bags)
 
-        pooled = segment_sum(attention.unsqueeze(1) * encoded, bag_of_patch, n_bags)
+        pooled = weighted_sum(attention, encoded, bags.ptr)
         slides = functional.normalize(self.slide_projector(pooled), dim=-1)
         return StudentOutput(self.classifier(pooled), attention, evidence, patches, slides)
 

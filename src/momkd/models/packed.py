@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from momkd.models import buffers
 from momkd.models.graph import Graph
 
 
@@ -44,7 +47,7 @@ class PackedBags:
         """B."""
         return len(self.ptr) - 1
 
-    @property
+    @cached_property
     def bag_of_patch(self) -> Tensor:
         """The bag number of every row: (N,) int64."""
         return torch.repeat_interleave(torch.arange(self.n_bags, device=self.ptr.device), self.ptr.diff())
@@ -78,3 +81,30 @@ def segment_softmax(scores: Tensor, segment: Tensor, n_segments: int) -> Tensor:
     peak = peak.scatter_reduce(0, index, scores.detach(), reduce="amax")
     weights = (scores - peak.index_select(0, segment)).exp()
     return weights / segment_sum(weights, segment, n_segments).index_select(0, segment)
+
+
+def weighted_sum(weights: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
+    """Σ_i weights_i · rows_i of each bag: (N,), (N, W), (B + 1,) → (B, W), without a second (N, W) tensor."""
+    result: Tensor = _WeightedSum.apply(weights, rows, ptr)
+    return result
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
+        sizes = ptr.diff().tolist()
+        ctx.save_for_backward(weights, rows)
+        ctx.sizes = sizes
+        bags = zip(weights.split(sizes), rows.split(sizes), strict=True)
+        return torch.stack([bag_rows.T @ bag_weights.to(rows.dtype) for bag_weights, bag_rows in bags])
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        weights, rows = ctx.saved_tensors
+        d_weights, d_rows = torch.empty_like(weights), buffers.empty(rows.shape, rows)
+        parts = (tensor.split(ctx.sizes) for tensor in (weights, rows, d_weights, d_rows))
+        for d_sum, bag_weights, bag_rows, d_bag_weights, d_bag_rows in zip(gradient, *parts, strict=True):
+            torch.mv(bag_rows, d_sum, out=d_bag_weights)
+            torch.outer(bag_weights, d_sum, out=d_bag_rows)
+        return d_weights, d_rows, None
