@@ -54,9 +54,7 @@ class Plain(nn.Module):
         self.patch_projector, self.slide_projector = nn.Linear(W, S), nn.Linear(W, S)
         self.log_temperature = nn.Parameter(torch.tensor(0.2).log())
         self.codes = nn.Parameter(functional.normalize(torch.randn(2, K, S), dim=-1))
-        self.classifier = nn.Sequential(
-            nn.LayerNorm(W), nn.Linear(W, C), nn.ReLU(), nn.Dropout(0.5), nn.Linear(C, 2)
-        )
+        self.classifier = nn.Sequential(nn.LayerNorm(W), nn.Linear(W, C), nn.ReLU(), nn.Dropout(0.5), nn.Linear(C, 2))
         self.rna_encoder, self.rna_decoder = self._mirror(GENES, R), self._mirror(R, GENES)
         self.rna_projector = nn.Linear(R, S)
 
@@ -79,6 +77,7 @@ class Plain(nn.Module):
         return self.classifier(pooled), patches, functional.normalize(self.slide_projector(pooled), dim=-1)
 
     def align(self, query: Tensor, label: int) -> Tensor:
+        """The alignment loss of queries (B, S)."""
         codes = functional.normalize(self.codes, dim=-1)
         score = torch.logsumexp(5 * torch.einsum("bs,cks->bck", query, codes), -1) / 5
         return functional.softplus(20 * (0.3 - (score[:, label] - score[:, 1 - label]))).mean()

@@ -1,6 +1,6 @@
 """Seconds of one training step against the plain torch-geometric model and the floor of matrix products.
 
-    python benchmarks/training_step.py [--patches 1000 5000 15000] [--repeats 7]
+python benchmarks/training_step.py [--patches 1000 5000 15000] [--repeats 7]
 """
 
 from __future__ import annotations

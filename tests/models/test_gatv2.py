@@ -74,7 +74,9 @@ def test_direction_row_0_is_the_source() -> None:
     changed = x.clone()
     changed[0] += 1.0
     edge_index = torch.tensor([[0], [2]])
-    difference = (layer(x, Graph.from_edges(edge_index, len(x))) - layer(changed, Graph.from_edges(edge_index, 3))).abs().sum(1)
+    difference = (
+        (layer(x, Graph.from_edges(edge_index, len(x))) - layer(changed, Graph.from_edges(edge_index, 3))).abs().sum(1)
+    )
     assert difference[1] == 0.0
     assert difference[2] > 0.0
 
@@ -83,6 +85,8 @@ def test_attention_dropout_only_in_training() -> None:
     torch.manual_seed(0)
     layer = GATv2(3, 4, 2, dropout=0.5)
     x, edge_index = torch.randn(6, 3), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])
-    assert not torch.equal(layer(x, Graph.from_edges(edge_index, len(x))), layer(x, Graph.from_edges(edge_index, len(x))))
+    assert not torch.equal(
+        layer(x, Graph.from_edges(edge_index, len(x))), layer(x, Graph.from_edges(edge_index, len(x)))
+    )
     layer.eval()
     assert torch.equal(layer(x, Graph.from_edges(edge_index, len(x))), layer(x, Graph.from_edges(edge_index, len(x))))

@@ -18,7 +18,9 @@ from momkd.models.graph import Graph
 _CPU_BLOCK, _GPU_BLOCK = 2**18, 2**24
 
 
-def attend_in_blocks(source: Tensor, target: Tensor, attention: Tensor, kept: Tensor, graph: Graph, slope: float) -> Tensor:
+def attend_in_blocks(
+    source: Tensor, target: Tensor, attention: Tensor, kept: Tensor, graph: Graph, slope: float
+) -> Tensor:
     """GATv2's weighted sum (eq. 7 there, without the bias).
 
     ``source``, ``target`` (N, H, C): W_s x and W_t x with their biases; ``attention`` (H, C); ``kept`` (E, H): what the
@@ -47,7 +49,7 @@ class _BlockAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         source, target, attention, kept, alpha = ctx.saved_tensors
         graph, slope = ctx.graph, ctx.slope

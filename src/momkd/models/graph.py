@@ -45,9 +45,7 @@ class Graph:
         by_target = torch.argsort(target * n_nodes + source)
         source, target = source[by_target], target[by_target]
         by_source = torch.argsort(source, stable=True)
-        return cls(
-            _pointers(target, n_nodes), source, _pointers(source, n_nodes), target[by_source], by_source
-        )
+        return cls(_pointers(target, n_nodes), source, _pointers(source, n_nodes), target[by_source], by_source)
 
     @classmethod
     def pack(cls, graphs: Sequence[Graph]) -> Self:
@@ -91,7 +89,7 @@ class Graph:
         ptr = self.send_ptr if by_source else self.receive_ptr
         for degree, nodes in self._senders_by_degree if by_source else self._receivers_by_degree:
             steps = torch.arange(degree, device=ptr.device)
-            for part in nodes.split(max(1, most_edges // degree)):
+            for part in torch.split(nodes, max(1, most_edges // degree)):
                 yield part, ptr[part].unsqueeze(1) + steps
 
     @cached_property
@@ -121,5 +119,5 @@ def _pointers(sorted_nodes: Tensor, n_nodes: int) -> Tensor:
 def _by_degree(ptr: Tensor) -> list[tuple[int, Tensor]]:
     degrees = ptr.diff()
     values, counts = torch.unique(degrees, return_counts=True)
-    nodes = torch.argsort(degrees, stable=True).split(counts.tolist())
+    nodes = torch.split(torch.argsort(degrees, stable=True), counts.tolist())
     return list(zip(values.tolist(), nodes, strict=True))

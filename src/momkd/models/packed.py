@@ -95,15 +95,15 @@ class _WeightedSum(torch.autograd.Function):
         sizes = ptr.diff().tolist()
         ctx.save_for_backward(weights, rows)
         ctx.sizes = sizes
-        bags = zip(weights.split(sizes), rows.split(sizes), strict=True)
+        bags = zip(torch.split(weights, sizes), torch.split(rows, sizes), strict=True)
         return torch.stack([bag_rows.T @ bag_weights.to(rows.dtype) for bag_weights, bag_rows in bags])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         weights, rows = ctx.saved_tensors
         d_weights, d_rows = torch.empty_like(weights), buffers.empty(rows.shape, rows)
-        parts = (tensor.split(ctx.sizes) for tensor in (weights, rows, d_weights, d_rows))
+        parts = (torch.split(tensor, ctx.sizes) for tensor in (weights, rows, d_weights, d_rows))
         for d_sum, bag_weights, bag_rows, d_bag_weights, d_bag_rows in zip(gradient, *parts, strict=True):
             torch.mv(bag_rows, d_sum, out=d_bag_weights)
             torch.outer(bag_weights, d_sum, out=d_bag_rows)
