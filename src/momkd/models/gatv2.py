@@ -8,20 +8,21 @@ x'_i  = ‖_heads Σ_j α_ij W_s x_j + bias
 from __future__ import annotations
 
 import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from momkd.models.packed import segment_softmax, segment_sum
+from momkd.models.graph import Graph
+from momkd.models.layer import Recipe, graph_layer
+from momkd.models.masks import draw_seeds
 
 
 class GATv2(nn.Module):
-    """One GATv2 layer with concatenated heads and self-loops; separate source and target weights.
+    """One GATv2 layer with concatenated heads; separate source and target weights.
 
-    ``forward`` takes x (N, in_dim) and edge_index (2, E) int64, row 0 the source and row 1 the target, and
-    gives (N, heads · head_dim). Self-loops in edge_index are replaced by exactly one a node; multi-edges count as often
-    as they occur.
+    ``forward`` takes x (N, in_dim) and a graph of N nodes, which holds the self-loops, and gives
+    (N, heads · head_dim).
     """
 
     def __init__(self, in_dim: int, head_dim: int, heads: int, *, dropout: float = 0.0, slope: float = 0.2) -> None:
@@ -37,23 +38,56 @@ class GATv2(nn.Module):
         limit = math.sqrt(6.0 / (heads + head_dim))
         nn.init.uniform_(self.attention, -limit, limit)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Attend over the sources of each node's incoming edges and the node itself."""
-        n_nodes = len(x)
-        source, target = with_self_loops(edge_index, n_nodes)
-        x_source = self.source(x).reshape(n_nodes, self.heads, self.head_dim)
-        x_target = self.target(x).reshape(n_nodes, self.heads, self.head_dim)
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+        """Attend over the senders of each node, itself among them."""
+        vectors = self._vectors(None, None)
+        return graph_layer(x, [self.source.weight, self.target.weight], vectors, graph, self._recipe())
 
-        sent = x_source.index_select(0, source)
-        pair = functional.leaky_relu(sent + x_target.index_select(0, target), self.slope)
-        alpha = segment_softmax((pair * self.attention).sum(-1), target, n_nodes)
-        alpha = functional.dropout(alpha, self.dropout, self.training)
-        out = segment_sum(sent * alpha.unsqueeze(-1), target, n_nodes)
-        return out.reshape(n_nodes, self.heads * self.head_dim) + self.bias
+    def block(
+        self,
+        x: Tensor,
+        graph: Graph,
+        *,
+        norm: nn.LayerNorm,
+        activation: Literal["elu", "relu"],
+        dropout: float,
+        residual: nn.Module,
+    ) -> Tensor:
+        """dropout(activation(norm(self(x, graph)))) + residual(x) in one operation: (N, in_dim) → (N, W).
 
+        ``residual`` is an nn.Linear or an nn.Identity.
+        """
+        weights, linear = [self.source.weight, self.target.weight], None
+        if isinstance(residual, nn.Linear):
+            linear = residual
+            weights.append(linear.weight)
+        recipe = self._recipe(
+            dropout=dropout if self.training else 0.0,
+            activation=activation,
+            norm=True,
+            epsilon=norm.eps,
+            residual="identity" if linear is None else "linear",
+        )
+        return graph_layer(x, weights, self._vectors(norm, linear), graph, recipe)
 
-def with_self_loops(edge_index: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:
-    """Return (source, target), each (E',), with exactly one self-loop a node, after the other edges."""
-    loops = torch.arange(n_nodes, device=edge_index.device)
-    kept = edge_index[:, edge_index[0] != edge_index[1]]
-    return torch.cat([kept[0], loops]), torch.cat([kept[1], loops])
+    def _recipe(self, **tail: Any) -> Recipe:
+        attention_dropout = self.dropout if self.training else 0.0
+        random = attention_dropout > 0 or tail.get("dropout", 0.0) > 0
+        first, second = draw_seeds(2) if random else (0, 0)
+        return Recipe(
+            heads=self.heads, slope=self.slope, attention_dropout=attention_dropout, seeds=(first, second), **tail
+        )
+
+    def _vectors(self, norm: nn.LayerNorm | None, residual: nn.Linear | None) -> Tensor:
+        none = torch.zeros_like(self.bias)
+        return torch.stack(
+            [
+                self.source.bias,
+                self.target.bias,
+                self.attention.flatten(),
+                self.bias,
+                none if norm is None else norm.weight,
+                none if norm is None else norm.bias,
+                none if residual is None else residual.bias,
+            ]
+        )

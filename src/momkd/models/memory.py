@@ -39,7 +39,7 @@ class Memory(nn.Module):
         from this, cannot move the memory.
         """
         codes = self.sphere().detach()
-        return (queries @ codes.flatten(0, 1).T).reshape(-1, *codes.shape[:2]).amax(-1)
+        return (queries @ codes.flatten(0, 1).T).reshape(-1, *codes.shape[:2]).max(-1).values
 
     def class_score(self, queries: Tensor) -> Tensor:
         """φ(q, c) = (1/β)·logsumexp_k(β·q·c_k) for each class, β = 5: (B, S) unit rows → (B, C)."""
@@ -64,13 +64,12 @@ class Memory(nn.Module):
         Nearest is Euclidean among the *unnormalised* codes of the bag's own class.
         """
         codes = self.codes.detach()
-        own_class = labels.index_select(0, bag_of_patch)
-        with torch.no_grad():
-            # ‖p − m‖² without the term that is the same for every code.
-            distance = codes.square().sum(-1) - 2.0 * torch.einsum("ns,cks->nck", patches, codes)
-            nearest = distance.argmin(-1).gather(1, own_class.unsqueeze(1)).squeeze(1)
-        goal = codes[own_class, nearest]
-        return segment_mean((goal - patches).square().mean(-1), bag_of_patch, len(labels))
+        # ‖m − p‖² = ‖p‖² + min_k(‖m_k‖² − 2·m_k·p): the nearest code and the distance to it at once.
+        product = (patches @ codes.flatten(0, 1).T).reshape(-1, *codes.shape[:2])
+        beyond = (codes.square().sum(-1) - 2.0 * product).min(-1).values
+        own_class = labels.index_select(0, bag_of_patch).unsqueeze(1)
+        distance = patches.square().sum(-1) + beyond.gather(1, own_class).squeeze(1)
+        return segment_mean(distance / patches.shape[1], bag_of_patch, len(labels))
 
     def orthogonality(self) -> Tensor:
         """orth(M) = Σ_{jk}(ĉ_j·ĉ_k)² / K² − 1/K for each class's codebook: (C,)."""

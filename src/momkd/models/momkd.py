@@ -18,7 +18,8 @@ from torch.nn import functional
 from momkd.experiment import ClassifierSettings, EncoderSettings, LossSettings, ModelSettings, RnaSettings
 from momkd.models.gatv2 import GATv2
 from momkd.models.memory import Memory
-from momkd.models.packed import PackedBags, segment_softmax, segment_sum
+from momkd.models.packed import PackedBags, segment_softmax, weighted_sum
+from momkd.models.products import full_precision
 
 
 class SlideEncoder(nn.Module):
@@ -31,14 +32,18 @@ class SlideEncoder(nn.Module):
         self.gat2 = GATv2(width, head_dim, settings.heads, dropout=settings.attention_dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.residual = nn.Identity() if in_dim == width else nn.Linear(in_dim, width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = settings.dropout
 
     def forward(self, bags: PackedBags) -> Tensor:
         """Encode every patch in the light of its neighbours."""
-        x, edges = bags.features, bags.edge_index
-        h1 = self.dropout(functional.elu(self.norm1(self.gat1(x, edges)))) + self.residual(x)
-        h2 = self.dropout(functional.elu(self.norm2(self.gat2(h1, edges)))) + h1
-        return torch.maximum(h1, h2)
+        x, graph = bags.features, bags.graph
+        # h1 = dropout(ELU(LN1(GAT1(x, E)))) + residual(x)
+        h1 = self.gat1.block(x, graph, norm=self.norm1, activation="elu", dropout=self.dropout, residual=self.residual)
+        # h2 = dropout(ELU(LN2(GAT2(h1, E)))) + h1, of which F = max(h1, h2) = h1 + max(0, dropout(ELU(·))) keeps
+        # the positive part, and there ELU is ReLU: F = dropout(ReLU(LN2(GAT2(h1, E)))) + h1.
+        return self.gat2.block(
+            h1, graph, norm=self.norm2, activation="relu", dropout=self.dropout, residual=nn.Identity()
+        )
 
 
 class Classifier(nn.Sequential):
@@ -71,7 +76,11 @@ class StudentOutput:
 
 
 class Student(nn.Module):
-    """The histology-only path; it holds no RNA weight."""
+    """The histology-only path; it holds no RNA weight.
+
+    Without gradients a slide of any size is read in parts: beyond its features, which may be float16 and mapped from
+    a file, it takes memory for three tensors (N, W).
+    """
 
     def __init__(self, in_dim: int, n_classes: int, settings: ModelSettings) -> None:
         super().__init__()
@@ -89,20 +98,23 @@ class Student(nn.Module):
         """Memory-guided aggregation: a = softmax_i(s_i / τ), V = Σ a_i F_i, classified."""
         bag_of_patch, n_bags = bags.bag_of_patch, bags.n_bags
         encoded = self.encoder(bags)
-        patches = functional.normalize(self.patch_projector(encoded), dim=-1)
+        with full_precision(encoded):
+            patches = functional.normalize(self.patch_projector(encoded), dim=-1)
 
-        affinity = self.memory.affinity(patches)
-        evidence = affinity[:, 1] - affinity[:, 0]
-        temperature = self.log_temperature.exp().clamp(0.01, 2.0)
-        attention = segment_softmax(evidence / (temperature + 1e-9), bag_of_patch, n_bags)
+            affinity = self.memory.affinity(patches)
+            evidence = affinity[:, 1] - affinity[:, 0]
+            temperature = self.log_temperature.exp().clamp(0.01, 2.0)
+            attention = segment_softmax(evidence / (temperature + 1e-9), bag_of_patch, n_bags)
 
-        pooled = segment_sum(attention.unsqueeze(1) * encoded, bag_of_patch, n_bags)
-        slides = functional.normalize(self.slide_projector(pooled), dim=-1)
-        return StudentOutput(self.classifier(pooled), attention, evidence, patches, slides)
+            pooled = weighted_sum(attention, encoded, bags.ptr)
+            slides = functional.normalize(self.slide_projector(pooled), dim=-1)
+            return StudentOutput(self.classifier(pooled), attention, evidence, patches, slides)
 
     def project_patches(self, bags: PackedBags) -> Tensor:
         """The unit patch projections p alone, (N, S): what the memory is initialised from."""
-        return functional.normalize(self.patch_projector(self.encoder(bags)), dim=-1)
+        encoded = self.encoder(bags)
+        with full_precision(encoded):
+            return functional.normalize(self.patch_projector(encoded), dim=-1)
 
 
 class RnaBranch(nn.Module):
@@ -163,6 +175,12 @@ class MoMKD(nn.Module):
         row is real. A patient without RNA takes part in everything but the RNA losses.
         """
         out = self.student(bags)
+        with full_precision(out.logits):
+            return self._losses(out, bags, labels, rna, paired)
+
+    def _losses(
+        self, out: StudentOutput, bags: PackedBags, labels: Tensor, rna: Tensor | None, paired: Tensor | None
+    ) -> Losses:
         task = functional.cross_entropy(out.logits, labels)
         zero = task.new_zeros(())
         if self.rna is None or rna is None or paired is None:

@@ -4,38 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from momkd.models import buffers
+from momkd.models.graph import Graph
 
 
 @dataclass(eq=False)  # not frozen: Fabric rebuilds what it moves between devices and precisions
 class PackedBags:
     """B bags with N patches in all.
 
-    ``features`` (N, D) float; ``ptr`` (B + 1,) int64, bag b holds the rows ptr[b]:ptr[b + 1];
-    ``edge_index`` (2, E) int64 in packed row numbers, row 0 the source and row 1 the target, without self-loops.
+    ``features`` (N, D) floating (float16 is read as it is, in parts); ``ptr`` (B + 1,) int64, bag b holds the rows
+    ptr[b]:ptr[b + 1]; ``graph`` over the packed rows.
     """
 
     features: Tensor
     ptr: Tensor
-    edge_index: Tensor
+    graph: Graph
 
     @classmethod
-    def pack(cls, features: Sequence[Tensor], edges: Sequence[Tensor]) -> Self:
-        """Pack bags given as features (P_b, D) and edges (2, E_b) in each bag's own row numbers."""
+    def pack(cls, features: Sequence[Tensor], graphs: Sequence[Graph | Tensor]) -> Self:
+        """Pack bags given as features (P_b, D) and graphs in each bag's own row numbers.
+
+        A graph given as edges (2, E_b) int64, row 0 the source and row 1 the target, is sorted here: whoever packs a
+        bag often makes its ``Graph.from_edges`` once.
+        """
         sizes = torch.tensor([0, *(len(bag) for bag in features)], dtype=torch.int64)
-        ptr = sizes.cumsum(0)
-        shifted = [bag_edges + start for bag_edges, start in zip(edges, ptr[:-1].tolist(), strict=True)]
-        return cls(torch.cat(list(features)), ptr, torch.cat(shifted, dim=1))
+        ready = [
+            graph if isinstance(graph, Graph) else Graph.from_edges(graph, len(bag))
+            for bag, graph in zip(features, graphs, strict=True)
+        ]
+        rows = features[0] if len(features) == 1 else torch.cat(list(features))
+        return cls(rows, sizes.cumsum(0), Graph.pack(ready))
 
     @property
     def n_bags(self) -> int:
         """B."""
         return len(self.ptr) - 1
 
-    @property
+    @cached_property
     def bag_of_patch(self) -> Tensor:
         """The bag number of every row: (N,) int64."""
         return torch.repeat_interleave(torch.arange(self.n_bags, device=self.ptr.device), self.ptr.diff())
@@ -45,7 +57,7 @@ class PackedBags:
         return PackedBags(
             self.features.to(device, non_blocking=True),
             self.ptr.to(device, non_blocking=True),
-            self.edge_index.to(device, non_blocking=True),
+            self.graph.to(device),
         )
 
 
@@ -69,3 +81,30 @@ def segment_softmax(scores: Tensor, segment: Tensor, n_segments: int) -> Tensor:
     peak = peak.scatter_reduce(0, index, scores.detach(), reduce="amax")
     weights = (scores - peak.index_select(0, segment)).exp()
     return weights / segment_sum(weights, segment, n_segments).index_select(0, segment)
+
+
+def weighted_sum(weights: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
+    """Σ_i weights_i · rows_i of each bag: (N,), (N, W), (B + 1,) → (B, W), without a second (N, W) tensor."""
+    result: Tensor = _WeightedSum.apply(weights, rows, ptr)
+    return result
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
+        sizes = ptr.diff().tolist()
+        ctx.save_for_backward(weights, rows)
+        ctx.sizes = sizes
+        bags = zip(torch.split(weights, sizes), torch.split(rows, sizes), strict=True)
+        return torch.stack([bag_rows.T @ bag_weights.to(rows.dtype) for bag_weights, bag_rows in bags])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        weights, rows = ctx.saved_tensors
+        d_weights, d_rows = torch.empty_like(weights), buffers.empty(rows.shape, rows)
+        parts = (torch.split(tensor, ctx.sizes) for tensor in (weights, rows, d_weights, d_rows))
+        for d_sum, bag_weights, bag_rows, d_bag_weights, d_bag_rows in zip(gradient, *parts, strict=True):
+            torch.mv(bag_rows, d_sum, out=d_bag_weights)
+            torch.outer(bag_weights, d_sum, out=d_bag_rows)
+        return d_weights, d_rows, None
