@@ -139,7 +139,7 @@ def our_step(slide: Slide, *, bf16: bool = False) -> Callable[[], None]:
     def step() -> None:
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            losses = model.losses(slide.bags, label, slide.rna, paired)
+            losses = model(slide.bags, label, slide.rna, paired)
         losses.total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimiser.step()

@@ -37,11 +37,11 @@ def test_a_run_gets_its_pictures(tmp_path: Path) -> None:
     history = pd.DataFrame({"epoch": [1.0, 2.0], "loss_total": [1.0, 0.5], "val_auc": [0.6, 0.7]})
     (tmp_path / "fold-0-0").mkdir()
     history.to_csv(tmp_path / "fold-0-0" / "history.csv", index=False)
-    drawn = draw_run(tmp_path, CLASSES)
+    drawn = draw_run(tmp_path, "HER2", CLASSES)
     assert [path.name for path in drawn] == ["curves.png", "learning.png"]
     first = [path.read_bytes() for path in drawn]
     assert all(picture.startswith(b"\x89PNG") for picture in first)
-    assert [path.read_bytes() for path in draw_run(tmp_path, CLASSES)] == first
+    assert [path.read_bytes() for path in draw_run(tmp_path, "HER2", CLASSES)] == first
 
 
 def test_a_fold_of_one_class_is_left_out_not_a_crash(tmp_path: Path) -> None:

@@ -19,18 +19,19 @@ _FOLD, _MEAN, _CHANCE = "#9ecae1", "#08519c", "#999999"
 _GRID = np.linspace(0.0, 1.0, 201)
 
 
-def draw_run(run: Path, classes: Sequence[str]) -> list[Path]:
+def draw_run(run: Path, label: str, classes: Sequence[str]) -> list[Path]:
     """Draw curves.png from predictions.csv, and learning.png where folds left a history; returns the files."""
     predictions = pd.read_csv(run / "predictions.csv", dtype={"label": str}, keep_default_na=False)
     role = "test" if (predictions["role"] == "test").any() else "val"
-    drawn = [draw_curves(predictions[predictions["role"] == role], classes, role, run / "curves.png")]
+    title = f"{label}: {classes[-1]} against {classes[0]}, {role} patients"
+    drawn = [draw_curves(predictions[predictions["role"] == role], classes, title, run / "curves.png")]
     histories = sorted(run.glob("fold-*/history.csv"))
     if histories:
         drawn.append(draw_learning([pd.read_csv(path) for path in histories], run / "learning.png"))
     return drawn
 
 
-def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], role: str, target: Path) -> Path:
+def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], title: str, target: Path) -> Path:
     """ROC and precision–recall, a thin line a fold and a thick one for their mean; folds of one class are left out."""
     positive = classes[-1]
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
@@ -60,7 +61,8 @@ def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], role: str, ta
     _label(roc, "1 − specificity", "sensitivity", "lower right")
     _label(pr, "recall (sensitivity)", "precision", "upper right")
     folds = predictions[["repeat", "fold"]].drop_duplicates()
-    figure.suptitle(f"{positive} · {role} · {len(predictions)} predictions, {len(folds)} fold(s)", fontsize=11)
+    patients = predictions["patient_id"].nunique()
+    figure.suptitle(f"{title} · {patients} patients, {len(folds)} fold{'s' * (len(folds) > 1)}", fontsize=11)
     return _save(figure, target)
 
 

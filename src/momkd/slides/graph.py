@@ -115,7 +115,7 @@ def _nearest(
     tree: cKDTree, points: np.ndarray, candidates: np.ndarray, rows: np.ndarray, k: int, asked: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k best of ``asked`` candidates (rows, k), and for which rows no other candidate can be better."""
-    _, found = tree.query(points[rows], k=asked, workers=1)
+    _, found = tree.query(points[rows], k=asked, workers=-1)
     found = candidates[found]
     squared = _squared(points[:, 0], found, rows)
     squared += _squared(points[:, 1], found, rows)
