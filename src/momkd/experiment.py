@@ -46,6 +46,8 @@ class FeatureSettings(_Section):
     dir: Path
     normalize: Literal["none", "standard", "quantile"] = Field("none", description="fitted on training patients")
     slide_mpp: Positive | None = Field(None, description="µm per level-0 pixel, for layouts that store µm only (STAMP)")
+    store: Path | None = Field(None, description="folder of a packed copy of the features, made on first use")
+    store_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="of the packed features")
 
 
 class GraphSettings(_Section):
@@ -185,6 +187,14 @@ class TrainSettings(_Section):
     seed: int = Field(0, ge=0)
     threads: Count | Literal["auto"] = Field("auto", description="CPU threads a fit; auto depends on the bag size only")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["32", "bf16"] = Field("32", description="of the training step; weights stay in float32")
+    max_patches_per_step: Count | None = Field(None, description="a larger step is computed in parts that add up to it")
+    max_patches_per_slide: Count | None = Field(None, description="training only: a random sample of a larger slide")
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _precision_as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class CvSettings(_Section):
@@ -228,7 +238,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-_PATHS = (("cohort", "table"), ("features", "dir"), ("omics", "table"), ("cv", "splits"))
+_PATHS = (("cohort", "table"), ("features", "dir"), ("features", "store"), ("omics", "table"), ("cv", "splits"))
 
 
 class _Loader(yaml.SafeLoader):

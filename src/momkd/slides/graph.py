@@ -81,6 +81,17 @@ def bag_edges(bag: Bag, k: int) -> np.ndarray:
     return knn_edges(bag.coords, k)
 
 
+def induced_edges(edges: np.ndarray, rows: np.ndarray, n_patches: int) -> np.ndarray:
+    """Return the edges (2, E') int64 among the patches ``rows`` (distinct), numbered by their place in ``rows``.
+
+    ``edges`` (2, E) of the ``n_patches`` patches; the order of those that stay is kept.
+    """
+    place = np.full(n_patches, -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    numbered = place[edges]
+    return np.ascontiguousarray(numbered[:, (numbered >= 0).all(axis=0)])
+
+
 def _complete(n_patches: int) -> np.ndarray:
     patch, neighbour = np.divmod(np.arange(n_patches * n_patches), n_patches)
     return np.stack([patch, neighbour])[:, patch != neighbour]

@@ -59,7 +59,7 @@ def _study(experiment: Experiment, out: Path, workers: int | None, watch: Watche
         threads = resolve_threads(experiment.train, cohort)
         resolved = experiment.model_copy(update={"train": experiment.train.model_copy(update={"threads": threads})})
         count = workers if workers is not None else max(1, (os.cpu_count() or 1) // threads)
-        context = partial(_FoldContext.load, resolved, run.path, final, None if count > 1 else cohort)
+        context = partial(_FoldContext, cohort, resolved, run, splits)
         run_tasks(todo, context, _work, workers=count, watch=watch)
         return gather(run, folds, cohort.cohort.classes)
 
@@ -72,12 +72,6 @@ class _FoldContext:
     experiment: Experiment
     run: RunFolder
     splits: pd.DataFrame
-
-    @classmethod
-    def load(cls, experiment: Experiment, run: Path, final: bool, cohort: CohortData | None) -> _FoldContext:
-        cohort = cohort or load_data(experiment)
-        folder = RunFolder(run)
-        return cls(cohort, experiment, folder, _splits(folder, cohort, experiment, final=final))
 
 
 def _work(context: _FoldContext, fold: FoldId, watch: Watcher) -> None:

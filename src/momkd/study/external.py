@@ -34,7 +34,8 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
             f"{experiment.task.label} as {list(experiment.task.classes)}; give the cohort's labels the run's classes "
             "(task.map)"
         )
-    cohort = load_data(experiment.model_copy(update={"omics": None}))
+    # Every file is read once, by several students: packing it first would only cost, and round its values.
+    cohort = load_data(experiment.model_copy(update={"omics": None}), packed=False)
     patients = cohort.cohort.patients
     if not allow_overlap:
         seen = set(pd.read_csv(run.splits_file, dtype=str)["patient_id"])

@@ -30,8 +30,9 @@ def run_tasks(
 ) -> None:
     """Do every task; with one worker in this process, else in ``workers`` fresh ones.
 
-    ``make_context`` is called once a process (it reads the cohort), and must be picklable, as must ``work`` and
-    tasks. The first error stops everything and is raised here; so does Ctrl-C.
+    ``make_context`` is called once a process and must be picklable, as must ``work`` and tasks; it may be large, since
+    it goes through a queue while the processes start. The first error stops everything and is raised here; so does
+    Ctrl-C.
     """
     if workers <= 1 or len(tasks) <= 1:
         context = make_context()
@@ -41,12 +42,14 @@ def run_tasks(
     spawn = multiprocessing.get_context("spawn")
     todo: Queue[Any] = spawn.Queue()
     news: Queue[Any] = spawn.Queue()
+    contexts: Queue[Any] = spawn.Queue()
     for task in tasks:
         todo.put(task)
     count = min(workers, len(tasks))
     for _ in range(count):
         todo.put(None)
-    processes = [spawn.Process(target=_serve, args=(make_context, work, todo, news), daemon=True) for _ in range(count)]
+        contexts.put((make_context, work))
+    processes = [spawn.Process(target=_serve, args=(contexts, todo, news), daemon=True) for _ in range(count)]
     try:
         for process in processes:
             process.start()
@@ -82,9 +85,10 @@ def _follow(processes: Sequence[BaseProcess], news: Queue[Any], watch: Watcher) 
             watch(item)
 
 
-def _serve(make_context: Callable[[], Any], work: Work, todo: Queue[Any], news: Queue[Any]) -> None:
+def _serve(contexts: Queue[Any], todo: Queue[Any], news: Queue[Any]) -> None:
     """One worker process: make the context once, then take tasks until none is left."""
     try:
+        make_context, work = contexts.get()
         context = make_context()
         while (task := todo.get()) is not None:
             work(context, task, news.put)

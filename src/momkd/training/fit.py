@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from momkd.errors import TrainingError
-from momkd.experiment import ModelSettings, TrainSettings
-from momkd.models.momkd import MoMKD
+from momkd.experiment import LossSettings, ModelSettings, TrainSettings
+from momkd.models.momkd import Losses, MoMKD
 from momkd.student.threads import use_threads
+from momkd.training.batches import Batch, PackedSlides, Step, training_steps
+from momkd.training.device import make_fabric
 from momkd.training.initialise import initialise_memory
 from momkd.training.resume import Progress, load_point, save_point
 from momkd.training.sampler import balanced_epoch
-from momkd.training.samples import FitData, Sample, collate, pack_all
+from momkd.training.samples import FitData, Sample
 from momkd.training.seeds import derive_seed, generator
+
+if TYPE_CHECKING:
+    from lightning_fabric.wrappers import _FabricModule
 
 logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
 EpochCallback = Callable[[dict[str, float]], None]
+_LOSSES = tuple(field.name for field in fields(Losses))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +81,16 @@ class _Fit:
         save_every_seconds: float,
         on_epoch: EpochCallback | None,
     ) -> None:
-        self.data, self.settings = data, settings
+        self.data, self.settings, self.weights = data, settings, model_settings.loss
         self.resume_file, self.save_every_seconds, self.on_epoch = resume_file, save_every_seconds, on_epoch
-        self.fabric = Fabric(accelerator=settings.accelerator, devices=1)
+        self.fabric = make_fabric(settings)
         torch.manual_seed(derive_seed(settings.seed, "weights"))
         self.model = MoMKD(data.width, data.n_genes, len(data.classes), model_settings).to(self.fabric.device)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
+        self.parameters = list(self.model.parameters())
+        self.val = PackedSlides(data.val, data.bags, self.fabric.device)
         self.progress = Progress(lr=settings.lr)
         self.best: dict[str, Tensor] = {}
 
@@ -115,37 +122,51 @@ class _Fit:
             progress.epoch >= self.settings.epochs or progress.epoch - progress.best_epoch >= self.settings.patience
         ) and progress.epoch > 0
 
-    def _train_epoch(self, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    def _train_epoch(self, module: _FabricModule, optimiser: torch.optim.Optimizer) -> dict[str, float]:
         """One epoch of balanced draws; returns the mean of every loss over the epoch's slides."""
         settings, epoch = self.settings, self.progress.epoch + 1
         order = balanced_epoch(self.data.train, generator(settings.seed, "sampler", epoch))
         torch.manual_seed(derive_seed(settings.seed, "dropout", epoch))
         self.model.train()
-        sums: dict[str, float] = {}
-        for batch_samples in _chunks(order, settings.batch_size):
-            batch = collate(batch_samples, self.data, self.fabric.device)
-            losses = module(batch.bags, batch.labels, batch.rna, batch.paired)
-            values = losses.values()
-            if not math.isfinite(values["total"]):
-                slides = ", ".join(sample.slide_id for sample in batch_samples)
-                raise TrainingError(
-                    f"epoch {epoch}: the loss became {values['total']} on slides {slides}; lower train.lr "
-                    "or set features.normalize: standard"
-                )
-            optimiser.zero_grad()
-            self.fabric.backward(losses.total)
-            if settings.clip > 0:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-            optimiser.step()
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value * len(batch_samples)
-        return {f"loss_{name}": value / len(order) for name, value in sums.items()}
+        done: list[Sequence[Sample]] = []
+        values: list[Tensor] = []
+        with closing(training_steps(order, self.data, settings, self.fabric.device, epoch)) as steps:
+            for step in steps:
+                values.append(self._step(module, optimiser, step))
+                done.append(step.samples)
+        # Looked at once an epoch: on an accelerator every look would wait for all that is under way.
+        table = torch.stack(values).cpu().double()
+        broken = (~table[:, -1].isfinite()).nonzero().flatten().tolist()
+        if broken:
+            slides = ", ".join(sample.slide_id for sample in done[broken[0]])
+            raise TrainingError(
+                f"epoch {epoch}: the loss became {float(table[broken[0], -1])} on slides {slides}; lower train.lr "
+                "or set features.normalize: standard"
+            )
+        slides_a_step = torch.tensor([len(samples) for samples in done], dtype=torch.float64)
+        means = (slides_a_step @ table / len(order)).tolist()
+        return {f"loss_{name}": value for name, value in zip(_LOSSES, means, strict=True)}
+
+    def _step(self, module: _FabricModule, optimiser: torch.optim.Optimizer, step: Step) -> Tensor:
+        """One optimiser step; returns its losses, those of all its slides together, in the order of ``Losses``."""
+        optimiser.zero_grad()
+        values: list[Tensor] = []
+        for number, batch in enumerate(step.batches, 1):
+            # Ranks, where there are several, exchange gradients once a step.
+            with self.fabric.no_backward_sync(module, enabled=number < len(step.batches)):
+                losses = part_of_step(module(batch.bags, batch.labels, batch.rna, batch.paired), batch, self.weights)
+                self.fabric.backward(losses.total)
+            values.append(torch.stack([getattr(losses, name).detach() for name in _LOSSES]))
+        if self.settings.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        optimiser.step()
+        return values[0] if len(values) == 1 else torch.stack(values).sum(0)
 
     def _after_epoch(self, record: dict[str, float], started: float) -> None:
         """Validate, keep the best weights, lower the learning rate on a plateau, write history."""
         progress = self.progress
         progress.epoch += 1
-        auc, loss = validate(self.model, self.data, self.fabric.device)
+        auc, loss = validate(self.model, self.data.val, self.val)
         # A small validation set gives ties in AUC: the lower loss decides them.
         if (auc, -loss) > (progress.best_auc, -progress.best_loss):
             progress.best_epoch, progress.best_auc, progress.best_loss = progress.epoch, auc, loss
@@ -176,20 +197,34 @@ class _Fit:
                 group["lr"] = progress.lr
 
 
-@torch.inference_mode()
+def part_of_step(losses: Losses, batch: Batch, weights: LossSettings) -> Losses:
+    """What a batch adds to the losses of its step; over the batches of a step these sum to those of all its slides.
+
+    Each loss is a mean over the slides that have it, so it counts by the share of the step's such slides.
+    """
+    if batch.share == 1.0:
+        return losses
+    part = {name: getattr(losses, name) * batch.share for name in ("task", "memory", "slide")}
+    part |= {name: getattr(losses, name) * batch.paired_share for name in ("rna", "reconstruction")}
+    total = torch.stack([getattr(weights, name) * value for name, value in part.items()]).sum()
+    return Losses(**part, total=total)
+
+
 def score(model: MoMKD, samples: Sequence[Sample], data: FitData, device: torch.device) -> FloatArray:
     """Class probabilities of slides, (slides, classes) float64, in eval mode and without RNA."""
+    return _score(model, PackedSlides(samples, data.bags, device))
+
+
+@torch.inference_mode()
+def _score(model: MoMKD, slides: PackedSlides) -> FloatArray:
+    """Class probabilities, always computed in float32: what the student will say that is made of this model."""
     model.eval()
-    rows = [
-        torch.softmax(model.student(bags).logits.double(), dim=-1).cpu().numpy()
-        for _, bags in pack_all(samples, data.bags, device)
-    ]
-    return np.concatenate(rows)
+    return np.concatenate([torch.softmax(model.student(bags).logits.double(), dim=-1).cpu().numpy() for bags in slides])
 
 
-def validate(model: MoMKD, data: FitData, device: torch.device) -> tuple[float, float]:
-    """AUC and mean cross-entropy over the validation patients, a patient being the mean of its slides."""
-    prob, labels = patient_probabilities(score(model, data.val, data, device), data.val)
+def validate(model: MoMKD, samples: Sequence[Sample], slides: PackedSlides) -> tuple[float, float]:
+    """AUC and mean cross-entropy over the patients of ``samples``, a patient being the mean of its slides."""
+    prob, labels = patient_probabilities(_score(model, slides), samples)
     loss = float(-np.log(np.clip(prob[np.arange(len(labels)), labels], 1e-12, None)).mean())
     return float(roc_auc_score(labels, prob[:, 1])), loss
 
@@ -205,11 +240,6 @@ def patient_probabilities(
     np.add.at(sums, rows, slide_prob)
     counts = np.bincount(rows, minlength=len(patients))[:, None]
     return sums / counts, np.array([label for _, label in patients])
-
-
-def _chunks(items: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 @contextmanager

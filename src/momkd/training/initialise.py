@@ -9,7 +9,8 @@ from torch import Tensor
 
 from momkd.models.memory import spherical_kmeans
 from momkd.models.momkd import MoMKD
-from momkd.training.samples import BagCache, Sample, pack_all
+from momkd.training.batches import pack_all
+from momkd.training.samples import BagCache, Sample
 from momkd.training.seeds import generator
 
 

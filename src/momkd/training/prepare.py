@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from momkd.cohort.dataset import CohortData
 from momkd.errors import OmicsError
 from momkd.experiment import Experiment
 from momkd.omics.prepare import OmicsPreparer
-from momkd.slides.graph import bag_edges
-from momkd.slides.normalize import Normalizer, make_normalizer
+from momkd.slides.graph import bag_edges, induced_edges, knn_edges
+from momkd.slides.normalize import NoNormalizer, Normalizer, make_normalizer
 from momkd.training.samples import BagCache, FitData, FloatArray, PreparedBag, Sample
 
 
@@ -44,24 +45,52 @@ def prepare_fold(cohort: CohortData, roles: Roles, experiment: Experiment) -> Pr
     train = samples_of(cohort, roles.train)
     normalizer = make_normalizer(experiment.features.normalize)
     normalizer.fit(cohort.bag(sample.slide_id).features for sample in train)
-    k = experiment.graph.k
-
-    def prepare(slide_id: str) -> PreparedBag:
-        bag = cohort.bag(slide_id)
-        features = torch.from_numpy(normalizer.transform(bag.features))
-        return PreparedBag(features, torch.from_numpy(bag_edges(bag, k)))
-
+    bags = _Bags(cohort, normalizer, experiment.graph.k)
     rna, gene_table = _prepare_rna(cohort, roles.train, experiment)
     data = FitData(
         train=train,
         val=samples_of(cohort, roles.val),
-        bags=BagCache(prepare),
+        bags=BagCache(bags.whole, prepare_part=bags.part, n_patches=cohort.n_patches),
         classes=cohort.cohort.classes,
         width=cohort.width,
         rna=rna,
         genes=() if gene_table is None else tuple(gene_table["gene"]),
     )
     return PreparedFold(data, normalizer, gene_table)
+
+
+class _Bags:
+    """Bags as the network sees them: normalised, with their graph.
+
+    Without a normaliser features stay as they are stored (float16, bfloat16 or float32; in a store, mapped from its
+    file): they are widened where they are used, which gives the same values.
+    """
+
+    def __init__(self, cohort: CohortData, normalizer: Normalizer, k: int) -> None:
+        self.cohort, self.normalizer, self.k = cohort, normalizer, k
+        self.as_stored = isinstance(normalizer, NoNormalizer)
+
+    def whole(self, slide_id: str) -> PreparedBag:
+        """All patches of a slide."""
+        edges = torch.from_numpy(self.cohort.edges(slide_id, self.k))
+        if self.as_stored:
+            return PreparedBag(self.cohort.tensor(slide_id), edges, mapped=self.cohort.store is not None)
+        return PreparedBag(self._normalised(self.cohort.bag(slide_id).features), edges)
+
+    def part(self, slide_id: str, rows: Tensor) -> PreparedBag:
+        """Some patches of a slide: with the graph of their positions, or the part of the graph that the file brings."""
+        bag, chosen = self.cohort.bag(slide_id), rows.numpy()
+        if self.k == 0 or len(chosen) == 1:
+            edges = np.empty((2, 0), dtype=np.int64)
+        elif bag.edges or bag.coords is None:
+            edges = induced_edges(bag_edges(bag, self.k), chosen, bag.n_patches)
+        else:
+            edges = knn_edges(bag.coords[chosen], self.k)
+        features = self.cohort.tensor(slide_id)[rows] if self.as_stored else self._normalised(bag.features[chosen])
+        return PreparedBag(features, torch.from_numpy(edges))
+
+    def _normalised(self, features: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.normalizer.transform(features))
 
 
 def samples_of(cohort: CohortData, patients: Sequence[str]) -> list[Sample]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-
-from momkd.models.packed import PackedBags
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -26,25 +25,43 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class PreparedBag:
-    """A bag as the network sees it: ``features`` (P, D) float32, normalised; ``edges`` (2, E) int64."""
+    """A bag as the network sees it: ``features`` (P, D) floating, normalised; ``edges`` (2, E) int64.
+
+    ``mapped``: the features lie in a mapped file, so they cost no memory of ours.
+    """
 
     features: Tensor
     edges: Tensor
+    mapped: bool = False
+
+    @property
+    def n_patches(self) -> int:
+        """P."""
+        return len(self.features)
 
     @property
     def nbytes(self) -> int:
         """Bytes that it holds in memory."""
-        return self.features.nbytes + self.edges.nbytes
+        return (0 if self.mapped else self.features.nbytes) + self.edges.nbytes
 
 
 class BagCache:
     """Prepared bags by slide id, kept in memory up to a budget; past it, bags are prepared anew at each use.
 
-    Which bags are kept depends on the order of use, what is returned does not.
+    Which bags are kept depends on the order of use, what is returned does not. ``prepare_part`` prepares some rows of
+    a bag without the others, where that is asked for; ``n_patches`` tells the size of a bag that was not prepared yet.
+    For one thread at a time.
     """
 
-    def __init__(self, prepare: Callable[[str], PreparedBag], budget_bytes: int = 4 << 30) -> None:
-        self._prepare = prepare
+    def __init__(
+        self,
+        prepare: Callable[[str], PreparedBag],
+        budget_bytes: int = 4 << 30,
+        *,
+        prepare_part: Callable[[str, Tensor], PreparedBag] | None = None,
+        n_patches: Callable[[str], int] | None = None,
+    ) -> None:
+        self._prepare, self._prepare_part, self._n_patches = prepare, prepare_part, n_patches
         self._left = budget_bytes
         self._kept: dict[str, PreparedBag] = {}
 
@@ -57,6 +74,32 @@ class BagCache:
                 self._left -= bag.nbytes
                 self._kept[slide_id] = bag
         return bag
+
+    def n_patches(self, slide_id: str) -> int:
+        """P of a slide."""
+        return self[slide_id].n_patches if self._n_patches is None else self._n_patches(slide_id)
+
+    def part(self, slide_id: str, rows: Tensor) -> PreparedBag:
+        """Some patches of a slide, prepared and not kept: ``rows`` ascending, int64.
+
+        Raises ValueError where these bags cannot be had in parts.
+        """
+        if self._prepare_part is None:
+            raise ValueError("max_patches_per_slide needs bags that can be prepared in parts (prepare_part)")
+        return self._prepare_part(slide_id, rows)
+
+    def at_hand(self, slide_ids: Sequence[str], most_bytes: int) -> bool:
+        """Whether all these bags are kept and each has features of at most ``most_bytes``."""
+        bags = [self._kept.get(slide_id) for slide_id in slide_ids]
+        return all(bag is not None and bag.features.nbytes <= most_bytes for bag in bags)
+
+
+@dataclass(frozen=True, eq=False)
+class RnaRows:
+    """RNA profiles as one tensor: ``values`` (patients + 1, G) float32, the last row zero; ``row`` by patient id."""
+
+    values: Tensor
+    row: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,44 +123,22 @@ class FitData:
         """G, or None without RNA."""
         return None if self.rna is None else len(self.genes)
 
+    @cached_property
+    def rna_rows(self) -> RnaRows | None:
+        """The RNA rows as one tensor, made once."""
+        if self.rna is None:
+            return None
+        nothing = np.zeros(len(self.genes), dtype=np.float32)
+        values = np.stack([*self.rna.values(), nothing])
+        return RnaRows(torch.from_numpy(values), {patient: i for i, patient in enumerate(self.rna)})
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One step's slides: packed bags, ``labels`` (B,), ``rna`` (B, G) and ``paired`` (B,), both None without RNA."""
-
-    bags: PackedBags
-    labels: Tensor
-    rna: Tensor | None
-    paired: Tensor | None
-
-
-def pack_all(
-    samples: Sequence[Sample], cache: BagCache, device: torch.device, most_patches: int = 8192
-) -> Iterator[tuple[Sequence[Sample], PackedBags]]:
-    """Go through slides in order, as many at a time as have ``most_patches`` patches together (at least one)."""
-    start = 0
-    while start < len(samples):
-        bags: list[PreparedBag] = []
-        patches = 0
-        for sample in samples[start:]:
-            bag = cache[sample.slide_id]
-            if bags and patches + len(bag.features) > most_patches:
-                break
-            bags.append(bag)
-            patches += len(bag.features)
-        packed = PackedBags.pack([bag.features for bag in bags], [bag.edges for bag in bags])
-        yield samples[start : start + len(bags)], packed.to(device)
-        start += len(bags)
-
-
-def collate(samples: Sequence[Sample], data: FitData, device: torch.device) -> Batch:
-    """Pack the slides of one step; the RNA row of an unpaired patient is zero and marked as not paired."""
-    prepared = [data.bags[sample.slide_id] for sample in samples]
-    bags = PackedBags.pack([bag.features for bag in prepared], [bag.edges for bag in prepared]).to(device)
-    labels = torch.tensor([sample.label for sample in samples], device=device)
-    if data.rna is None:
-        return Batch(bags, labels, None, None)
-    nothing = np.zeros(len(data.genes), dtype=np.float32)
-    rows = np.stack([data.rna.get(sample.patient_id, nothing) for sample in samples])
-    paired = torch.tensor([sample.patient_id in data.rna for sample in samples], device=device)
-    return Batch(bags, labels, torch.from_numpy(rows).to(device), paired)
+    @cached_property
+    def ordinals(self) -> dict[str, tuple[str, int]]:
+        """Each training slide as (patient, its place among the patient's slides): a name that renaming a file keeps."""
+        found: dict[str, tuple[str, int]] = {}
+        counts: dict[str, int] = {}
+        for sample in self.train:
+            place = counts.get(sample.patient_id, 0)
+            found[sample.slide_id] = (sample.patient_id, place)
+            counts[sample.patient_id] = place + 1
+        return found
