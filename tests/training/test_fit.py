@@ -11,6 +11,7 @@ import torch
 
 from momkd.errors import RunError, TrainingError
 from momkd.experiment import ModelSettings, TrainSettings
+from momkd.models.graph import Graph
 from momkd.training.fit import FitResult, fit, patient_probabilities, score
 from momkd.training.sampler import balanced_epoch
 from momkd.training.samples import BagCache, FitData, PreparedBag, Sample
@@ -32,7 +33,7 @@ def bag_of(slide_id: str, label: int) -> PreparedBag:
     rng = np.random.default_rng(derive_seed(0, slide_id) % 2**32)
     features = rng.normal(size=(3, 5)).astype(np.float32)
     features[1, 0] += 4.0 * label
-    return PreparedBag(torch.from_numpy(features), torch.tensor([[0, 1, 2], [1, 2, 0]]))
+    return PreparedBag(torch.from_numpy(features), Graph.from_edges(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3))
 
 
 @pytest.fixture
@@ -165,9 +166,9 @@ def test_bag_cache_respects_its_budget() -> None:
 
     def prepare(slide_id: str) -> PreparedBag:
         made.append(slide_id)
-        return PreparedBag(torch.zeros(10, 4), torch.empty(2, 0, dtype=torch.int64))
+        return PreparedBag(torch.zeros(10, 4), Graph.from_edges(torch.empty(2, 0, dtype=torch.int64), 10))
 
-    cache = BagCache(prepare, budget_bytes=200)
+    cache = BagCache(prepare, budget_bytes=800)
     for slide_id in ("a", "b", "a", "b"):
         assert cache[slide_id].features.shape == (10, 4)
     assert made == ["a", "b", "b"]

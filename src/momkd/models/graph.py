@@ -75,6 +75,17 @@ class Graph:
         """E, self-loops included."""
         return len(self.senders)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables."""
+        tables = (self.receive_ptr, self.senders, self.send_ptr, self.receivers, self.send_edge)
+        return sum(table.nbytes for table in tables)
+
+    def pin_memory(self) -> Graph:
+        """Copy to page-locked memory, from which a GPU reads while it computes."""
+        tables = (self.receive_ptr, self.senders, self.send_ptr, self.receivers, self.send_edge)
+        return Graph(*(table.pin_memory() for table in tables))
+
     @cached_property
     def targets(self) -> Tensor:
         """The target of every edge, in the order of ``senders``: (E,) int64."""

@@ -116,12 +116,11 @@ def within_budget(sizes: Sequence[int], most: int | None) -> list[slice]:
 
 
 def pack(bags: Sequence[PreparedBag], device: torch.device) -> PackedBags:
-    """Pack bags and bring them to the device; features of half precision are widened there, not before."""
-    packed = PackedBags.pack([bag.features for bag in bags], [bag.edges for bag in bags])
+    """Pack bags and bring them to the device; features of half precision are widened where they are used."""
+    packed = PackedBags.pack([bag.features for bag in bags], [bag.graph for bag in bags])
     if device.type == "cuda":
-        packed = PackedBags(packed.features.pin_memory(), packed.ptr.pin_memory(), packed.edge_index.pin_memory())
-    packed = packed.to(device)
-    return PackedBags(packed.features.float(), packed.ptr, packed.edge_index)
+        packed = PackedBags(packed.features.pin_memory(), packed.ptr.pin_memory(), packed.graph.pin_memory())
+    return packed.to(device)
 
 
 def pack_all(
@@ -165,7 +164,7 @@ class PackedSlides:
         kept: list[PackedBags] = []
         left = _KEPT_BYTES
         for _, bags in pack_all(self._samples, self._cache, self._device):
-            left -= bags.features.nbytes + bags.edge_index.nbytes
+            left -= bags.features.nbytes + bags.graph.nbytes
             if left >= 0:
                 kept.append(bags)
             yield bags

@@ -13,6 +13,7 @@ from torch import Tensor
 from momkd.cohort.dataset import CohortData
 from momkd.errors import OmicsError
 from momkd.experiment import Experiment
+from momkd.models.graph import Graph
 from momkd.omics.prepare import OmicsPreparer
 from momkd.slides.graph import bag_edges, induced_edges, knn_edges
 from momkd.slides.normalize import NoNormalizer, Normalizer, make_normalizer
@@ -73,9 +74,10 @@ class _Bags:
     def whole(self, slide_id: str) -> PreparedBag:
         """All patches of a slide."""
         edges = torch.from_numpy(self.cohort.edges(slide_id, self.k))
+        graph = Graph.from_edges(edges, self.cohort.n_patches(slide_id))
         if self.as_stored:
-            return PreparedBag(self.cohort.tensor(slide_id), edges, mapped=self.cohort.store is not None)
-        return PreparedBag(self._normalised(self.cohort.bag(slide_id).features), edges)
+            return PreparedBag(self.cohort.tensor(slide_id), graph, mapped=self.cohort.store is not None)
+        return PreparedBag(self._normalised(self.cohort.bag(slide_id).features), graph)
 
     def part(self, slide_id: str, rows: Tensor) -> PreparedBag:
         """Some patches of a slide: with the graph of their positions, or the part of the graph that the file brings."""
@@ -87,7 +89,7 @@ class _Bags:
         else:
             edges = knn_edges(bag.coords[chosen], self.k)
         features = self.cohort.tensor(slide_id)[rows] if self.as_stored else self._normalised(bag.features[chosen])
-        return PreparedBag(features, torch.from_numpy(edges))
+        return PreparedBag(features, Graph.from_edges(torch.from_numpy(edges), len(chosen)))
 
     def _normalised(self, features: np.ndarray) -> Tensor:
         return torch.from_numpy(self.normalizer.transform(features))

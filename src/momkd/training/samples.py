@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from momkd.models.graph import Graph
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -25,13 +27,13 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class PreparedBag:
-    """A bag as the network sees it: ``features`` (P, D) floating, normalised; ``edges`` (2, E) int64.
+    """A bag as the network sees it: ``features`` (P, D) floating, normalised; its sorted ``graph``.
 
     ``mapped``: the features lie in a mapped file, so they cost no memory of ours.
     """
 
     features: Tensor
-    edges: Tensor
+    graph: Graph
     mapped: bool = False
 
     @property
@@ -42,7 +44,7 @@ class PreparedBag:
     @property
     def nbytes(self) -> int:
         """Bytes that it holds in memory."""
-        return (0 if self.mapped else self.features.nbytes) + self.edges.nbytes
+        return (0 if self.mapped else self.features.nbytes) + self.graph.nbytes
 
 
 class BagCache:
