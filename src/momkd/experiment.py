@@ -185,7 +185,7 @@ class TrainSettings(_Section):
     plateau_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     plateau_patience: Count = 5
     seed: int = Field(0, ge=0)
-    threads: Count | Literal["auto"] = Field("auto", description="CPU threads a fit; auto depends on the bag size only")
+    threads: Count | Literal["auto"] = Field("auto", description="CPU threads a fit; auto: from data, folds and cores")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["32", "bf16"] = Field("32", description="of the training step; weights stay in float32")
     max_patches_per_step: Count | None = Field(None, description="a larger step is computed in parts that add up to it")

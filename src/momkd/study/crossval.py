@@ -24,6 +24,10 @@ from momkd.training.prepare import Roles
 from momkd.training.threads import resolve_threads
 
 
+# Each worker holds the tables of the cohort and some bags: more than this by default could exhaust the memory.
+_MOST_WORKERS = 8
+
+
 @dataclass(frozen=True)
 class StudyResult:
     """A finished run and its metrics.json."""
@@ -56,9 +60,9 @@ def _study(experiment: Experiment, out: Path, workers: int | None, watch: Watche
         todo = [fold for fold in folds if not run.is_done(fold)]
         for fold in sorted(set(folds) - set(todo)):
             watch(Event("skipped", fold.repeat, fold.fold))
-        threads = resolve_threads(experiment.train, cohort)
+        threads = resolve_threads(experiment.train, cohort, len(folds))
         resolved = experiment.model_copy(update={"train": experiment.train.model_copy(update={"threads": threads})})
-        count = workers if workers is not None else max(1, (os.cpu_count() or 1) // threads)
+        count = workers if workers is not None else min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // threads))
         context = partial(_FoldContext, cohort, resolved, run, splits)
         run_tasks(todo, context, _work, workers=count, watch=watch)
         return gather(run, folds, cohort.cohort.classes)

@@ -9,9 +9,13 @@ from momkd.experiment import TrainSettings
 from momkd.student.threads import threads_for
 
 
-def resolve_threads(settings: TrainSettings, cohort: CohortData) -> int:
-    """The number of threads: as set, or by the patches of a typical step if ``auto``."""
+def resolve_threads(settings: TrainSettings, cohort: CohortData, fits: int) -> int:
+    """The number of threads of each of ``fits`` fits: as set; if ``auto``, 1 for small steps, else a share of the cores.
+
+    It depends on the data, the study and the machine, and not on ``--workers``: another number of threads rounds sums
+    differently, and results must be the same however the folds are spread.
+    """
     if settings.threads != "auto":
         return settings.threads
     patches_a_slide = median(cohort.n_patches(slide) for slide in cohort.cohort.slides["slide_id"])
-    return threads_for(patches_a_slide * settings.batch_size)
+    return max(1, threads_for(patches_a_slide * settings.batch_size) // fits)
