@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,7 +173,7 @@ def floor_step(n_patches: int, *, training: bool) -> Callable[[], None]:
     return step
 
 
-def in_turns(repeats: int, **functions: Callable[[], object]) -> dict[str, float]:
+def in_turns(repeats: int, clock: Callable[[], float], **functions: Callable[[], object]) -> dict[str, float]:
     """Median seconds of each function, all of them measured in turns so that they share the machine's moods."""
     for function in functions.values():
         function()
@@ -182,7 +181,7 @@ def in_turns(repeats: int, **functions: Callable[[], object]) -> dict[str, float
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -10,6 +10,7 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ from momkd.models.graph import Graph
 from momkd.models.packed import PackedBags
 
 
-def compare(patches: int, repeats: int) -> None:
+def compare(patches: int, repeats: int, clock: Callable[[], float]) -> None:
     """Print one row."""
     slide = Slide(patches)
     student, plain = our_model().student.eval(), Plain().eval()
     with torch.no_grad():
         seconds = in_turns(
             repeats,
+            clock,
             plain=lambda: plain.predict(slide.x, slide.edges),
             ours=lambda: student(slide.bags),
             floor=floor_step(patches, training=False),
@@ -63,15 +65,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--patches", type=int, nargs="+", default=[1000, 5000, 15000])
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of this process's CPU, not of the wall")
     parser.add_argument("--giant", type=int)
     chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    clock = time.process_time if chosen.cpu_time else time.perf_counter
     print(cpu_name())
     if chosen.giant:
         giant(chosen.giant)
         return
     print(f"{'patches':>8} {'plain ms':>9} {'ours ms':>9} {'floor ms':>9} {'plain/ours':>10} {'ours/floor':>10}")
     for patches in chosen.patches:
-        compare(patches, chosen.repeats)
+        compare(patches, chosen.repeats, clock)
 
 
 if __name__ == "__main__":
