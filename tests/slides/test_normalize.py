@@ -239,3 +239,17 @@ def test_senseless_parameters_are_refused_in_fit(wrong: dict[str, int]) -> None:
 def test_unknown_kind() -> None:
     with pytest.raises(ValueError, match=r"features\.normalize is 'zscore'; expected one of none, standard, quantile"):
         make_normalizer("zscore")  # type: ignore[arg-type]
+
+
+def test_quantile_scores_a_patch_alike_in_a_bag_of_any_size() -> None:
+    """A few rows are computed across columns, many rows across rows; ties, repeats and tails included."""
+    rng = np.random.default_rng(3)
+    bags = [rng.normal(size=(90, 7)).round(1) for _ in range(9)]
+    for bag in bags:
+        bag[:, 0], bag[:, 1] = 3.0, bag[:, 1].round(0)
+    normalizer = QuantileNormalizer().fit([bag.astype(np.float32) for bag in bags])
+    probe = np.concatenate([bags[0], 5 * rng.normal(size=(60, 7)).round(2)]).astype(np.float32)
+    together = normalizer.transform(probe)
+    for size in (1, 3, 50):
+        parts = [normalizer.transform(probe[start : start + size]) for start in range(0, len(probe), size)]
+        np.testing.assert_allclose(np.concatenate(parts), together, rtol=1e-6, atol=1e-7)

@@ -153,6 +153,26 @@ def graph(
 
 
 @app.command()
+def pack(
+    file: ExperimentFile,
+    store: Annotated[
+        Path | None, typer.Option(help="The store's folder, if not the experiment's features.store.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Pack a cohort's features and graphs into a few large files that all folds and workers map; resumable.
+
+    [bold]momkd pack E.yaml --store packed --dtype float16[/bold]
+    """
+    from momkd.cli.data import do_pack
+
+    changes = [] if store is None else [f"features.store={store.resolve()}"]
+    changes += [] if dtype is None else [f"features.store_dtype={dtype}"]
+    do_pack(_load(file, [*(overrides or []), *changes]))
+
+
+@app.command()
 def genes(
     file: ExperimentFile,
     out: Annotated[Path, typer.Option(help="Folder for genes.csv and folds.csv.")],

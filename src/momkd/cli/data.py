@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from momkd.cli.render import console, show_problems, show_table
-from momkd.cohort.dataset import load_data
+from momkd.cohort.dataset import load_data, pack_features
 from momkd.cohort.splits import load_splits
 from momkd.errors import OmicsError
 from momkd.experiment import Experiment
@@ -46,6 +46,19 @@ def do_graph(folder: Path, k: int) -> None:
     with progress.bars:
         report = add_graphs(folder, k, progress=progress)
     _show_report(report, f"given a graph of k = {k}")
+
+
+def do_pack(experiment: Experiment) -> None:
+    """Make the experiment's feature store, or bring it up to date."""
+    progress = _SlideProgress("packing")
+    with progress.bars:
+        report = pack_features(experiment, progress=progress)
+    size = sum(file.stat().st_size for file in report.path.iterdir())
+    console().print(
+        f"{report.path}: {len(report.packed)} slides packed, {len(report.refreshed)} touched but the same, "
+        f"{len(report.unchanged)} already there; {size / 1e6:.1f} MB of {experiment.features.store_dtype}",
+        soft_wrap=True,
+    )
 
 
 def _show_report(report: ImportReport, done: str) -> None:

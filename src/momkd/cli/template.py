@@ -21,6 +21,7 @@ features:
   dir: features                # TRIDENT, CLAM, STAMP, published MoMKD or `momkd import-features`
   normalize: none              # none | standard | quantile, fitted on the training patients of each fold
   # slide_mpp: 0.5             # µm per level-0 pixel, for STAMP files only
+  # store: packed              # a packed copy, made on first use: faster, shared by all folds (large cohorts)
 
 graph:
   k: 8                         # nearest neighbours; 0 for features without coordinates
