@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from momkd.experiment import LossSettings, ModelSettings, TrainSettings
+from momkd.models.graph import Graph
 from momkd.models.momkd import Losses, MoMKD
 from momkd.training import batches as batches_module
 from momkd.training.batches import Step, pack_all, training_steps, within_budget
@@ -37,11 +38,13 @@ def bag_of(slide_id: str, dtype: torch.dtype = torch.float32) -> PreparedBag:
     features = torch.from_numpy(rng.normal(size=(n, 5)).astype(np.float32))
     features[0, 0] += 4.0 * (int(slide_id[1:]) % 2)
     ring = torch.stack([torch.arange(n), (torch.arange(n) + 1) % n])
-    return PreparedBag(features.to(dtype), ring)
+    return PreparedBag(features.to(dtype), Graph.from_edges(ring, len(features)))
 
 
 def part_of(slide_id: str, rows: torch.Tensor) -> PreparedBag:
-    return PreparedBag(bag_of(slide_id).features[rows], torch.empty(2, 0, dtype=torch.int64))
+    return PreparedBag(
+        bag_of(slide_id).features[rows], Graph.from_edges(torch.empty(2, 0, dtype=torch.int64), len(rows))
+    )
 
 
 def make_data(dtype: torch.dtype = torch.float32, prepare: Callable[[str], PreparedBag] | None = None) -> FitData:
@@ -159,7 +162,7 @@ def test_half_precision_features_give_the_values_of_their_float32_copy() -> None
 
 
 def _widened(bag: PreparedBag) -> PreparedBag:
-    return PreparedBag(bag.features.float(), bag.edges)
+    return PreparedBag(bag.features.float(), bag.graph)
 
 
 def test_bfloat16_trains_keeps_float32_weights_and_repeats() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: Fabric rebuilds what it moves between devices and precisions
 class Graph:
     """A directed graph of N nodes with E edges, exactly one self-loop a node among them, in two orders.
 

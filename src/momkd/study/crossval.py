@@ -23,7 +23,6 @@ from momkd.study.workers import run_tasks
 from momkd.training.prepare import Roles
 from momkd.training.threads import resolve_threads
 
-
 # Each worker holds the tables of the cohort and some bags: more than this by default could exhaust the memory.
 _MOST_WORKERS = 8
 

@@ -10,7 +10,7 @@ from momkd.student.threads import threads_for
 
 
 def resolve_threads(settings: TrainSettings, cohort: CohortData, fits: int) -> int:
-    """The number of threads of each of ``fits`` fits: as set; if ``auto``, 1 for small steps, else a share of the cores.
+    """The number of threads of each of ``fits`` fits: as set; ``auto``: 1 for small steps, else a share of the cores.
 
     It depends on the data, the study and the machine, and not on ``--workers``: another number of threads rounds sums
     differently, and results must be the same however the folds are spread.
