@@ -21,7 +21,7 @@ from momkd.experiment import LossSettings, ModelSettings, TrainSettings
 from momkd.models.momkd import Losses, MoMKD
 from momkd.student.threads import use_threads
 from momkd.training.batches import Batch, PackedSlides, Step, training_steps
-from momkd.training.device import make_fabric
+from momkd.training.device import make_fabric, training_precision
 from momkd.training.initialise import initialise_memory
 from momkd.training.resume import Progress, load_point, save_point
 from momkd.training.sampler import balanced_epoch
@@ -154,7 +154,9 @@ class _Fit:
         for number, batch in enumerate(step.batches, 1):
             # Ranks, where there are several, exchange gradients once a step.
             with self.fabric.no_backward_sync(module, enabled=number < len(step.batches)):
-                losses = part_of_step(module(batch.bags, batch.labels, batch.rna, batch.paired), batch, self.weights)
+                with training_precision(self.settings, self.fabric.device):
+                    whole = module(batch.bags, batch.labels, batch.rna, batch.paired)
+                losses = part_of_step(whole, batch, self.weights)
                 self.fabric.backward(losses.total)
             values.append(torch.stack([getattr(losses, name).detach() for name in _LOSSES]))
         if self.settings.clip > 0:
