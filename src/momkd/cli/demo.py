@@ -15,8 +15,8 @@ from momkd.experiment import load_experiment
 from momkd.files import read_json, write_json
 from momkd.simulator import SimulationSettings, simulate
 
-# Small enough for two cores and three minutes, large enough to learn from.
-DEMO = SimulationSettings(patients=200, external_patients=80)
+# Small enough for two cores and three minutes, and easier than the default: the point is to see the whole path work.
+DEMO = SimulationSettings(patients=180, external_patients=80, patches=128, visibility=0.9, foci_share=0.4, signal=5.0)
 
 
 def run_demo(out: Path, seed: int, workers: int | None, size: SimulationSettings = DEMO) -> None:
