@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from momkd.experiment import PRESETS, ModelSettings, TrainSettings
+from momkd.models.graph import Graph
 from momkd.models.momkd import MoMKD
 from momkd.slides.bag import Bag
 from momkd.slides.packing import pack_store
@@ -71,7 +72,8 @@ def from_store(store: Path) -> BagCache:
         graph = opened.graph(name, 8)
         if graph is None:
             raise RuntimeError(f"{name} has no graph")
-        return PreparedBag(opened.tensor(name), torch.from_numpy(graph), mapped=True)
+        features = opened.tensor(name)
+        return PreparedBag(features, Graph.from_edges(torch.from_numpy(graph), len(features)), mapped=True)
 
     return BagCache(prepare, budget_bytes=0)
 
@@ -79,7 +81,7 @@ def from_store(store: Path) -> BagCache:
 def in_memory(store: Path, names: Sequence[str]) -> BagCache:
     """The same bags, copied into memory beforehand."""
     source = from_store(store)
-    kept = {name: PreparedBag(source[name].features.clone(), source[name].edges) for name in names}
+    kept = {name: PreparedBag(source[name].features.clone(), source[name].graph) for name in names}
     cache = BagCache(kept.__getitem__, budget_bytes=1 << 60)
     for name in names:
         cache[name]
