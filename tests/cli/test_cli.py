@@ -146,6 +146,17 @@ def test_import_checkpoint(shared: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert json.loads((tmp_path / "student" / "student.json").read_text())["classes"] == ["low", "high"]
 
 
+def test_interruption_says_how_to_go_on(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("momkd.cli.runs.crossval", interrupted)
+    assert run(["crossval", str(home / "experiment.yaml"), "--out", str(tmp_path / "r")]) == 130
+    assert "run the same command again to go on" in capsys.readouterr().err
+
+
 def test_errors_are_words_not_tracebacks(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["crossval", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "r")]) == 1
     assert "no such experiment file" in capsys.readouterr().err

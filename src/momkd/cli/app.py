@@ -26,6 +26,7 @@ Overrides = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds [default: from the cores]")]
 
 
+_INTERRUPTED = 130
 # Typer brings its own copy of click or uses an installed one, by version; both hang the error of wrong usage here.
 _UsageError: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -37,7 +38,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except MomkdError as error:
         return _report(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        return _report("interrupted; run the same command again to go on", code=130)
+        code = _INTERRUPTED
     except _UsageError as error:
         error.show()
         return int(error.exit_code)
@@ -45,6 +46,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _report(f"{error.filename or 'a file'}: {error.strerror or error}")
+    # Some versions of typer turn Ctrl-C into this code themselves.
+    if code == _INTERRUPTED:
+        return _report("interrupted; run the same command again to go on", code=_INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
