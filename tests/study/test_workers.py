@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -21,6 +22,10 @@ def write_pid(context: int, task: Path, watch: Watcher) -> None:
     assert context == os.getpid()
     task.write_text(str(context))
     watch(Event("done", 0, int(task.name)))
+
+
+def note(_: int, task: int, watch: Watcher) -> None:
+    logging.getLogger("momkd.training").info("task %d learns", task)
 
 
 def fail(_: int, task: int, watch: Watcher) -> None:
@@ -44,6 +49,13 @@ def test_every_task_once(tmp_path: Path, workers: int) -> None:
     assert sorted(event.fold for event in seen) == [0, 1, 2, 3, 4]
     own = {path.read_text() == str(os.getpid()) for path in tasks}
     assert own == {workers == 1}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_workers_log_reaches_the_log_of_the_run(caplog: pytest.LogCaptureFixture, workers: int) -> None:
+    with caplog.at_level(logging.INFO, logger="momkd"):
+        run_tasks([1, 2, 3], make_context, note, workers=workers, watch=lambda _: None)
+    assert sorted(caplog.messages) == ["task 1 learns", "task 2 learns", "task 3 learns"]
 
 
 def test_an_error_of_ours_keeps_its_words() -> None:

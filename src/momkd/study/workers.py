@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import queue
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from logging.handlers import QueueHandler
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from typing import Any
@@ -83,10 +85,15 @@ def _follow(processes: Sequence[BaseProcess], news: Queue[Any], watch: Watcher) 
             raise RunError(item.message) if item.expected else RuntimeError(item.message)
         elif isinstance(item, Event):
             watch(item)
+        elif isinstance(item, logging.LogRecord):
+            logging.getLogger(item.name).handle(item)
 
 
 def _serve(contexts: Queue[Any], todo: Queue[Any], news: Queue[Any]) -> None:
-    """One worker process: make the context once, then take tasks until none is left."""
+    """One worker process: make the context once, then take tasks until none is left; its log goes to the parent."""
+    logger = logging.getLogger("momkd")
+    logger.addHandler(QueueHandler(news))
+    logger.setLevel(logging.INFO)
     try:
         make_context, work = contexts.get()
         context = make_context()
