@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from common import cpu_name
 
 from momkd.experiment import PRESETS, ModelSettings, TrainSettings
 from momkd.models.graph import Graph
@@ -112,14 +112,6 @@ def read_all(store: Path, names: Sequence[str]) -> float:
     return time.perf_counter() - started
 
 
-def processor() -> str:
-    """The machine's CPU, by name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
 def main() -> None:
     """Measure and print one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,7 +141,7 @@ def main() -> None:
             cold.append(epoch(from_store(store), names, model, settings, options.width))
             how = forget(store)
             reading.append(read_all(store, names))
-    print(f"{processor()}; torch {torch.__version__}, {torch.get_num_threads()} threads; cold by {how}\n")
+    print(f"{cpu_name()}; cold by {how}\n")
     print(f"| {options.slides} slides × {options.patches} × {options.width}, float16 {size / 1e6:.0f} MB | s |")
     print("|---|---|")
     print(f"| epoch, bags in memory | {median(warm):.2f} |")
