@@ -1,0 +1,96 @@
+"""The data of an experiment: cohort, features, graph, omics, task, and how patients are divided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from momkd.experiment.section import Count, Positive, Section
+
+
+class CohortSettings(Section):
+    """Where the cohort table is and what its columns are called; one row a slide."""
+
+    table: Path
+    patient: str = "patient_id"
+    slide: str = "slide_id"
+    group: str | None = Field(None, description="patients of one group (a site, a scanner) never straddle folds")
+    exclude: tuple[str, ...] = Field((), description="slide ids that are left out on purpose; listed in every run")
+
+
+class FeatureSettings(Section):
+    """The patch features: one file a slide, in any layout that momkd reads."""
+
+    dir: Path
+    normalize: Literal["none", "standard", "quantile"] = Field("none", description="fitted on training patients")
+    slide_mpp: Positive | None = Field(None, description="µm per level-0 pixel, for layouts that store µm only (STAMP)")
+    store: Path | None = Field(None, description="folder of a packed copy of the features, made on first use")
+    store_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="of the packed features")
+
+
+class GraphSettings(Section):
+    """The patch graph."""
+
+    k: int = Field(8, ge=0, description="nearest neighbours; 0 = self-loops only; a file's own edges win over k > 0")
+
+
+class SelectSettings(Section):
+    """Which genes the RNA teacher sees; chosen on the training patients of each fold."""
+
+    method: Literal["xgboost", "variance", "mad", "list", "none"] = "xgboost"
+    n: Count = 768
+    genes: tuple[str, ...] = Field((), description="for method: list")
+
+
+class OmicsSettings(Section):
+    """The privileged table: patients × genes or genes × patients, CSV, TSV or Parquet."""
+
+    table: Path
+    transform: Literal["none", "log2p1"] = "none"
+    scale: Literal["none", "standard"] = "standard"
+    select: SelectSettings = SelectSettings()
+
+
+class TaskSettings(Section):
+    """What is predicted."""
+
+    type: Literal["classification"] = "classification"
+    label: str
+    classes: tuple[str, ...] = Field(min_length=2, description="the last of two is the positive class")
+    map: dict[str, str] = Field(
+        default_factory=dict, description="table value → class, where they are not the same word"
+    )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return [str(item) for item in value] if isinstance(value, list | tuple) else value
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _as_text_map(cls, value: object) -> object:
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        folded = [name.strip().casefold() for name in self.classes]
+        if len(set(folded)) != len(folded):
+            raise ValueError(f"classes {list(self.classes)} are not distinct (upper and lower case are the same)")
+        unknown = sorted({target for target in self.map.values() if target.strip().casefold() not in folded})
+        if unknown:
+            raise ValueError(f"map points to {unknown}, which are not among the classes {list(self.classes)}")
+        if len(self.classes) != 2:
+            raise ValueError(f"{len(self.classes)} classes given; this version of momkd handles exactly 2")
+        return self
+
+
+class CvSettings(Section):
+    """How patients are divided."""
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    repeats: Count = 1
+    validation: Annotated[float, Field(gt=0.0, lt=0.9)] = Field(0.15, description="share of the training patients")
+    seed: int = Field(0, ge=0)
+    splits: Path | None = Field(None, description="your own splits.csv: repeat, fold, role, patient_id")

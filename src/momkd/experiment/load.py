@@ -1,0 +1,178 @@
+"""The experiment file, read: YAML, presets, overrides, and errors in the words of the file.
+
+Merged in this order, the later winning: field defaults ← preset ← file ← ``--set`` overrides. Unknown keys are errors
+that name the nearest known key. Relative paths are relative to the file. The resolved experiment is
+written into every run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from momkd.errors import ExperimentError
+from momkd.experiment.data import (
+    CohortSettings,
+    CvSettings,
+    FeatureSettings,
+    GraphSettings,
+    OmicsSettings,
+    TaskSettings,
+)
+from momkd.experiment.model import ModelSettings
+from momkd.experiment.presets import PRESETS
+from momkd.experiment.section import Section
+from momkd.experiment.training import TrainSettings
+
+
+class Experiment(Section):
+    """Everything a run depends on."""
+
+    cohort: CohortSettings
+    features: FeatureSettings
+    graph: GraphSettings = GraphSettings()
+    omics: OmicsSettings | None = None
+    task: TaskSettings
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    cv: CvSettings = CvSettings()
+
+    def to_yaml(self) -> str:
+        """Return the resolved experiment as YAML, with every field and absolute paths."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+_PATHS = (("cohort", "table"), ("features", "dir"), ("features", "store"), ("omics", "table"), ("cv", "splits"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which yes, no, on and off are words (class names!) and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with stricter rules
+
+
+def load_experiment(source: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file and apply ``a.b=c`` overrides.
+
+    Raises ExperimentError naming the file, the key, what was found and what is allowed.
+    """
+    source = Path(source)
+    try:
+        raw = _read_yaml(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExperimentError(f"{source}: no such experiment file → `momkd init` writes a template") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ExperimentError(f"{source}: not a readable YAML file: {error}") from error
+    if not isinstance(raw, dict):
+        raise ExperimentError(
+            f"{source}: found {type(raw).__name__}, expected sections such as cohort:, features:, task:"
+        )
+    return build_experiment(raw, base=source.parent, overrides=overrides, name=str(source))
+
+
+def build_experiment(
+    raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = (), name: str = "experiment"
+) -> Experiment:
+    """Make an Experiment from a nested mapping; relative paths are taken from ``base``."""
+    given = _merge({}, raw)
+    for override in overrides:
+        _apply_override(given, override)
+    preset = _preset_of(given)
+    merged = _merge(PRESETS.get(preset, {}), given)
+    for section, key in _PATHS:
+        block = merged.get(section)
+        if isinstance(block, dict) and isinstance(block.get(key), str | Path):
+            block[key] = str((base.resolve() / Path(block[key]).expanduser()).resolve())
+    try:
+        return Experiment.model_validate(merged)
+    except ValidationError as error:
+        raise ExperimentError(_explain(error, name)) from None
+
+
+def _preset_of(given: Mapping[str, Any]) -> str:
+    model = given.get("model")
+    preset = model.get("preset", "default") if isinstance(model, dict) else "default"
+    return preset if isinstance(preset, str) else "default"
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings, ``high`` winning; neither input is changed."""
+    result: dict[str, Any] = {k: _merge({}, v) if isinstance(v, Mapping) else v for k, v in low.items()}
+    for key, value in high.items():
+        below = result.get(key)
+        if isinstance(value, Mapping):
+            result[key] = _merge(below if isinstance(below, Mapping) else {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _apply_override(given: dict[str, Any], override: str) -> None:
+    """Apply one "a.b=c"; c is read as YAML, so 3, true, null and [a, b] mean what they look like."""
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ExperimentError(f"--set {override!r}: expected section.key=value, for example --set train.epochs=20")
+    try:
+        value = _read_yaml(text)
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"--set {override!r}: the value is not readable: {error}") from error
+    block = given
+    for key in keys[:-1]:
+        below = block.get(key)
+        if not isinstance(below, dict):
+            below = {}
+            block[key] = below
+        block = below
+    block[keys[-1]] = value
+
+
+def _explain(error: ValidationError, name: str) -> str:
+    """Turn pydantic's findings into one line each, in the words of the file."""
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            lines.append(f"  - {place}: unknown key; {hint}")
+        elif item["type"] == "missing":
+            lines.append(f"  - {place}: missing, and it has no default")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"  - {place or 'file'}: {message} (found {item['input']!r})" if place else f"  - {message}")
+    return "\n".join([f"{name}: {len(lines)} problem{'s' if len(lines) > 1 else ''}:", *lines])
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    section: type[BaseModel] = Experiment
+    for part in location:
+        field = section.model_fields.get(str(part))
+        candidates = () if field is None else (field.annotation, *getattr(field.annotation, "__args__", ()))
+        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), section)
+    return list(section.model_fields)
