@@ -143,7 +143,7 @@ def test_import_checkpoint(shared: Path, tmp_path: Path, capsys: pytest.CaptureF
     torch.save(state, tmp_path / "best.pt")
     arguments = [str(tmp_path / "best.pt"), "--out", str(tmp_path / "student"), "--classes", "low, high"]
     assert run(["import-checkpoint", *arguments]) == 0
-    assert json.loads((tmp_path / "student" / "student.json").read_text())["classes"] == ["low", "high"]
+    assert json.loads((tmp_path / "student" / "student.json").read_text())["task"]["classes"] == ["low", "high"]
 
 
 def test_interruption_says_how_to_go_on(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from momkd.experiment import TaskSettings
 from momkd.report.curves import draw_curves, draw_run
 
 CLASSES = ("negative", "positive")
@@ -37,14 +40,38 @@ def test_a_run_gets_its_pictures(tmp_path: Path) -> None:
     history = pd.DataFrame({"epoch": [1.0, 2.0], "loss_total": [1.0, 0.5], "val_auc": [0.6, 0.7]})
     (tmp_path / "fold-0-0").mkdir()
     history.to_csv(tmp_path / "fold-0-0" / "history.csv", index=False)
-    drawn = draw_run(tmp_path, "HER2", CLASSES)
+    drawn = draw_run(tmp_path, TaskSettings(label="HER2", classes=CLASSES))
     assert [path.name for path in drawn] == ["curves.png", "learning.png"]
     first = [path.read_bytes() for path in drawn]
     assert all(picture.startswith(b"\x89PNG") for picture in first)
-    assert [path.read_bytes() for path in draw_run(tmp_path, "HER2", CLASSES)] == first
+    assert [path.read_bytes() for path in draw_run(tmp_path, TaskSettings(label="HER2", classes=CLASSES))] == first
 
 
 def test_a_fold_of_one_class_is_left_out_not_a_crash(tmp_path: Path) -> None:
     assert draw_curves(predictions(one_class_fold=True), CLASSES, "test", tmp_path / "c.png").is_file()
     only = predictions().query("label == 'negative'")
     assert draw_curves(only, CLASSES, "test", tmp_path / "d.png").is_file()
+
+
+@pytest.mark.parametrize("kind", ["classification", "ordinal", "continuous", "survival"])
+def test_every_task_has_its_picture(
+    tmp_path: Path, kind: str, predicted: Callable[..., tuple[TaskSettings, pd.DataFrame]]
+) -> None:
+    task, frame = predicted(kind)
+    frame.to_csv(tmp_path / "predictions.csv", index=False)
+    history = pd.DataFrame({"epoch": [1.0, 2.0], "loss_total": [1.0, 0.5], "val_c_index": [0.6, 0.7]})
+    (tmp_path / "fold-0-0").mkdir()
+    history.to_csv(tmp_path / "fold-0-0" / "history.csv", index=False)
+    first = [path.read_bytes() for path in draw_run(tmp_path, task)]
+    assert all(picture.startswith(b"\x89PNG") for picture in first)
+    assert [path.read_bytes() for path in draw_run(tmp_path, task)] == first
+
+
+@pytest.mark.parametrize("kind", ["classification", "ordinal", "continuous", "survival"])
+def test_few_patients_of_one_kind_are_drawn(
+    tmp_path: Path, kind: str, predicted: Callable[..., tuple[TaskSettings, pd.DataFrame]]
+) -> None:
+    task, frame = predicted(kind)
+    few = frame.iloc[[0]].assign(event=0) if kind == "survival" else frame.iloc[[0]]
+    few.to_csv(tmp_path / "predictions.csv", index=False)
+    assert draw_run(tmp_path, task)[0].is_file()

@@ -85,7 +85,7 @@ def do_genes(experiment: Experiment, out: Path) -> None:
         None if patients["group"].isna().all() else patients["group"],
         experiment.omics,
         seed=experiment.train.seed,
-        folds=load_splits(patients, cv, classes=data.cohort.classes),
+        folds=load_splits(patients, cv, classes=data.cohort.strata, required=data.cohort.required),
     )
     write_csv(out / "genes.csv", report.ranking)
     write_csv(out / "folds.csv", report.folds)
@@ -96,6 +96,12 @@ def do_genes(experiment: Experiment, out: Path) -> None:
     show_table(report.folds, f"held-out logistic regression on genes chosen inside each fold → {out / 'folds.csv'}")
     if report.auc_mean is not None:
         spread = "" if report.auc_sd is None else f" ± {report.auc_sd:.3f}"
-        console().print(
-            f"RNA alone predicts {experiment.task.label} with a mean test AUC of {report.auc_mean:.3f}{spread}"
-        )
+        console().print(f"RNA alone predicts {_what(experiment)} with a mean test AUC of {report.auc_mean:.3f}{spread}")
+
+
+def _what(experiment: Experiment) -> str:
+    """What the gene report predicts: it needs classes, so of a value the quarter, of survival the event."""
+    task = experiment.task
+    if task.categorical:
+        return task.label
+    return f"the event {task.event}" if task.type == "survival" else f"the quarter of the cohort by {task.label}"

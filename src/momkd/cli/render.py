@@ -25,6 +25,18 @@ _NAMES = {
     "npv": "NPV",
     "brier": "Brier score",
     "ece": "calibration error",
+    "macro_auc": "macro AUC",
+    "macro_f1": "macro F1",
+    "kappa": "quadratic weighted kappa",
+    "class_error": "mean class error",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "r2": "R²",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "concordance": "concordance",
+    "c_index": "c-index (Harrell)",
+    "uno_c_index": "c-index (Uno)",
 }
 
 
@@ -43,15 +55,15 @@ def show_metrics(metrics: Mapping[str, Any], title: str, role: str = "test") -> 
     for name in ("folds: mean ± sd", "pooled", "95 % interval"):
         table.add_column(name, justify="right")
     methods: dict[str, list[str]] = {}
-    for key, name in _NAMES.items():
-        entry = section.get(key)
+    for key, entry in section.items():
         if not isinstance(entry, Mapping):
             continue
+        name = escape(metric_name(key))
         low, high = entry.get("ci_low"), entry.get("ci_high")
-        interval = "–" if low is None or high is None else f"{low:.3f} – {high:.3f}"
+        interval = "–" if low is None or high is None else f"{_number(low)} – {_number(high)}"
         values = entry.get("values", [])
         mean = _number(entry.get("mean")) if len(values) != 1 else "–"
-        sd = f" ± {entry['sd']:.3f}" if entry.get("sd") is not None else ""
+        sd = f" ± {_number(entry['sd'])}" if entry.get("sd") is not None else ""
         table.add_row(name, mean + sd, _number(entry.get("pooled")), interval)
         methods.setdefault(str(entry.get("ci_method")), []).append(name)
     screen.print(table)
@@ -59,6 +71,13 @@ def show_metrics(metrics: Mapping[str, Any], title: str, role: str = "test") -> 
     for method, names in methods.items():
         whose = "the others" if method == usual and len(methods) > 1 else ", ".join(names)
         screen.print(f"interval of {escape(whose)}: {escape(method)}", style="dim", highlight=False)
+
+
+def metric_name(key: str) -> str:
+    """What a metric of metrics.json is called on the screen; auc_<class> is that of a class against the others."""
+    if key not in _NAMES and key.startswith("auc_"):
+        return f"AUC {key.removeprefix('auc_')} against the others"
+    return _NAMES.get(key, key)
 
 
 def show_check(report: CheckReport) -> None:
@@ -103,4 +122,7 @@ def _cell(value: object) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    if value is None:
+        return "–"
+    # Errors in the unit of the label may be large; everything else lies within ±1.
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"

@@ -24,7 +24,7 @@ def do_crossval(experiment: Experiment, out: Path, workers: int | None) -> Study
     with StudyProgress(folds) as progress:
         result = crossval(experiment, out, workers=workers, watch=progress)
     show_metrics(result.metrics, _title(experiment, "cross-validation, test patients"))
-    _finish(out, draw_run(out, experiment.task.label, experiment.task.classes))
+    _finish(out, draw_run(out, experiment.task))
     return result
 
 
@@ -32,10 +32,9 @@ def do_fit(experiment: Experiment, out: Path) -> StudyResult:
     """Fit on all patients."""
     with StudyProgress(1) as progress:
         result = fit_final(experiment, out, watch=progress)
-    show_metrics(
-        result.metrics, _title(experiment, "validation patients (they chose epoch and threshold: optimistic)"), "val"
-    )
-    _finish(out, draw_run(out, experiment.task.label, experiment.task.classes))
+    chosen = "epoch and threshold" if experiment.task.binary else "the epoch"
+    show_metrics(result.metrics, _title(experiment, f"validation patients (they chose {chosen}: optimistic)"), "val")
+    _finish(out, draw_run(out, experiment.task))
     return result
 
 
@@ -43,7 +42,7 @@ def do_evaluate(run: Path, experiment: Experiment, out: Path, allow_overlap: boo
     """Judge a run on an external cohort."""
     result = evaluate(run, experiment, out, allow_overlap=allow_overlap)
     show_metrics(result.metrics, _title(experiment, "external cohort, never seen"))
-    _finish(out, draw_run(out, experiment.task.label, experiment.task.classes))
+    _finish(out, draw_run(out, experiment.task))
     return result
 
 

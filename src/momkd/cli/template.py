@@ -35,8 +35,11 @@ omics:                         # leave this section out to train without RNA: th
 task:
   type: classification
   label: HER2                  # column of the cohort table; rows without a label are left out and reported
-  classes: [negative, positive]  # upper and lower case are the same; the positive class last
+  classes: [negative, positive]  # two or more; upper and lower case are the same; of two, the positive class last
   # map: {"0": negative, "1+": negative, "3+": positive}
+  # type: ordinal              # classes in rising order, e.g. [low, medium, high]
+  # type: continuous           # label: a column of numbers; no classes; bins: 3 (codebooks of the memory)
+  # type: survival             # label: the column of times; event: column of 1/0, dead/alive …; no classes; bins: 4
 
 model:
   name: momkd

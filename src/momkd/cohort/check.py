@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from momkd.cohort.examine import Examination, examine
+from momkd.cohort.table import Cohort
 from momkd.errors import Problem
 from momkd.experiment import Experiment
 
@@ -38,9 +39,8 @@ def check(experiment: Experiment, *, deep: bool = False) -> CheckReport:
 def _counts(examination: Examination, experiment: Experiment) -> dict[str, str]:
     cohort, headers, omics = examination.cohort, examination.headers, examination.omics
     patients = cohort.patients
-    per_class = [f"{name} {int((patients['label'] == i).sum())}" for i, name in enumerate(cohort.classes)]
     counts = {
-        "patients": f"{len(patients)} with {experiment.task.label}: {', '.join(per_class)}",
+        "patients": f"{len(patients)} with {experiment.task.label}: {_outcomes(cohort)}",
         "slides": f"{len(cohort.slides)}",
     }
     groups = patients["group"].dropna()
@@ -60,6 +60,19 @@ def _counts(examination: Examination, experiment: Experiment) -> dict[str, str]:
     else:
         counts["RNA"] = "none: the student is trained alone" if experiment.omics is None else "not readable"
     return counts
+
+
+def _outcomes(cohort: Cohort) -> str:
+    """Say how many patients are of each class, or how the values are spread."""
+    label, value = cohort.patients["label"], cohort.patients["value"]
+    if cohort.classes:
+        return ", ".join(f"{name} {int((label == i).sum())}" for i, name in enumerate(cohort.classes))
+    if not len(value):
+        return "none"
+    spread = f"{value.min():.4g} – {value.median():.4g} – {value.max():.4g} (least, median, most)"
+    if cohort.type != "survival":
+        return spread
+    return f"{int((label == 1).sum())} with the event, {int((label == 0).sum())} censored; times {spread}"
 
 
 def _values(values: Iterable[object]) -> str:

@@ -69,8 +69,13 @@ class CohortData:
 
     @property
     def labels(self) -> dict[str, int]:
-        """The class number of every patient."""
+        """The class number of every patient; the quarter of a continuous value; survival: 1 with the event, else 0."""
         return {str(patient): int(label) for patient, label in self.cohort.patients["label"].items()}
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The value of every patient, for survival the time; NaN where the task has classes."""
+        return {str(patient): float(value) for patient, value in self.cohort.patients["value"].items()}
 
     def n_patches(self, slide_id: str) -> int:
         """P of a slide, from its header."""

@@ -105,9 +105,10 @@ def _read_omics(experiment: Experiment, cohort: Cohort, problems: list[Problem])
     if len(paired) < _FEWEST_PAIRED:
         found = f"only {len(paired)} patients have RNA"
         problems.append(Problem(name, found, f"{_FEWEST_PAIRED} or more", mend))
-    for label, of_class in enumerate(cohort.classes):
-        if len(paired) and label not in set(paired):
-            problems.append(Problem(name, f"no patient of class {of_class} has RNA", "RNA of both classes", mend))
+    for label, of_class in enumerate(cohort.strata):
+        if of_class in cohort.required and len(paired) and label not in set(paired):
+            found = f"no patient {_of(cohort, of_class)} has RNA"
+            problems.append(Problem(name, found, f"RNA of {_every(cohort)}", mend))
     return omics
 
 
@@ -115,12 +116,12 @@ def _try_folds(experiment: Experiment, cohort: Cohort, omics: OmicsTable | None,
     cv = experiment.cv
     if cv.splits is None:
         try:
-            splits = make_splits(cohort.patients, cv, classes=cohort.classes)
+            splits = make_splits(cohort.patients, cv, classes=cohort.strata, required=cohort.required)
         except SplitError as error:
             problems.append(Problem("folds", str(error)))
             return
     else:
-        splits, found = read_splits(cv.splits, cohort.patients, classes=cohort.classes)
+        splits, found = read_splits(cv.splits, cohort.patients, classes=cohort.strata, required=cohort.required)
         problems += found
     if omics is not None:
         problems += _unpaired_folds(splits, cohort, omics)
@@ -133,8 +134,19 @@ def _unpaired_folds(splits: pd.DataFrame, cohort: Cohort, omics: OmicsTable) -> 
     present = set(zip(train["repeat"], train["fold"], label, strict=True))
     problems = []
     for repeat, fold in sorted(set(zip(splits["repeat"], splits["fold"], strict=True))):
-        for position, name in enumerate(cohort.classes):
-            if (repeat, fold, position) not in present:
-                found = f"no training patient of class {name} has RNA in repeat {repeat} fold {fold}"
-                problems.append(Problem(str(omics.source), found, "RNA of both classes", "lower cv.folds, add RNA"))
+        for position, name in enumerate(cohort.strata):
+            if name in cohort.required and (repeat, fold, position) not in present:
+                found = f"no training patient {_of(cohort, name)} has RNA in repeat {repeat} fold {fold}"
+                mend = "lower cv.folds, add RNA"
+                problems.append(Problem(str(omics.source), found, f"RNA of {_every(cohort)}", mend))
     return problems
+
+
+def _of(cohort: Cohort, stratum: str) -> str:
+    return "with the event" if cohort.type == "survival" else f"of class {stratum}"
+
+
+def _every(cohort: Cohort) -> str:
+    if cohort.type == "survival":
+        return "patients with the event"
+    return "both classes" if len(cohort.classes) == 2 else "every class"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,11 @@ def binary_metrics(y: ArrayLike, prob_pos: ArrayLike, threshold: float | ArrayLi
     """
     labels, probability = check_predictions(y, prob_pos)
     predicted = probability >= np.broadcast_to(np.asarray(threshold, dtype=np.float64), probability.shape)
-    found = weighted_metrics(labels, probability, predicted, np.ones((1, len(labels))))
+    return first_of(weighted_metrics(labels, probability, predicted, np.ones((1, len(labels)))))
+
+
+def first_of(found: Mapping[str, Floats]) -> dict[str, float | None]:
+    """Return each metric of the first resample as a number, None where it is undefined (NaN)."""
     return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in found.items()}
 
 
@@ -71,20 +76,20 @@ def weighted_metrics(
     fp = w[:, ~positive & predicted].sum(axis=1)
     fn = w[:, positive & ~predicted].sum(axis=1)
     tn = w[:, ~positive & ~predicted].sum(axis=1)
-    sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    auc, auprc = _areas(positive, prob, w)
+    sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
+    auc, auprc = areas(positive, prob, w)
     return {
         "auc": auc,
         "auprc": auprc,
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "accuracy": _ratio(tp + tn, total),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "accuracy": ratio(tp + tn, total),
         "balanced_accuracy": (sensitivity + specificity) / 2,
         "sensitivity": sensitivity,
         "specificity": specificity,
-        "ppv": _ratio(tp, tp + fp),
-        "npv": _ratio(tn, tn + fn),
-        "brier": _ratio((w * (prob - y) ** 2).sum(axis=1), total),
-        "ece": _ratio(_calibration_gap(y, prob, w), total),
+        "ppv": ratio(tp, tp + fp),
+        "npv": ratio(tn, tn + fn),
+        "brier": ratio((w * (prob - y) ** 2).sum(axis=1), total),
+        "ece": ratio(calibration_gap(y, prob, w), total),
     }
 
 
@@ -133,7 +138,7 @@ def cuts(y: NDArray[np.int64], prob: Floats) -> tuple[Floats, NDArray[np.int64],
     return prob[order][last], true, false
 
 
-def _areas(positive: NDArray[np.bool_], prob: Floats, w: Floats) -> tuple[Floats, Floats]:
+def areas(positive: NDArray[np.bool_], prob: Floats, w: Floats) -> tuple[Floats, Floats]:
     """Return AUC and average precision, each (resamples,), NaN where one class has no weight."""
     order = np.argsort(-prob, kind="stable")
     first = np.flatnonzero(np.append(True, np.diff(prob[order]) != 0))
@@ -143,13 +148,13 @@ def _areas(positive: NDArray[np.bool_], prob: Floats, w: Floats) -> tuple[Floats
     n_positive, n_negative = tp[:, -1], fp[:, -1]
     # A positive wins against every negative below it: those not yet passed, ties counting half.
     wins = (true * (n_negative[:, None] - fp + 0.5 * false)).sum(axis=1)
-    auc = _ratio(wins, n_positive * n_negative)
+    auc = ratio(wins, n_positive * n_negative)
     steps = np.divide(true * tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0).sum(axis=1)
-    auprc = np.where(n_negative > 0, _ratio(steps, n_positive), np.nan)
+    auprc = np.where(n_negative > 0, ratio(steps, n_positive), np.nan)
     return auc, auprc
 
 
-def _calibration_gap(y: NDArray[np.int64], prob: Floats, w: Floats) -> Floats:
+def calibration_gap(y: NDArray[np.int64], prob: Floats, w: Floats) -> Floats:
     """Return Σ over bins of |Σ weight·(probability − y)|, (resamples,)."""
     bins = np.minimum((prob * ECE_BINS).astype(np.int64), ECE_BINS - 1)
     gap = np.zeros(w.shape[0])
@@ -159,7 +164,8 @@ def _calibration_gap(y: NDArray[np.int64], prob: Floats, w: Floats) -> Floats:
     return gap
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Return numerator / denominator, NaN where the denominator is not positive."""
     out: Floats = np.full(denominator.shape, np.nan)
     np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out

@@ -67,7 +67,7 @@ class CorrectedT:
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """Bootstrap draws: ``counts`` (resamples, patients) int64; ``redrawn`` draws held one class and were replaced."""
+    """Bootstrap draws: ``counts`` (resamples, patients) int64; ``redrawn`` draws lacked a class and were replaced."""
 
     counts: NDArray[np.int64]
     redrawn: int
@@ -136,6 +136,16 @@ def draw_patients(positive: ArrayLike, *, resamples: int = 2000, seed: int | Seq
     n = len(is_positive)
     if is_positive.all() or not is_positive.any():
         raise ValueError("the bootstrap needs patients of both classes")
+    return draw(n, [is_positive, ~is_positive], resamples=resamples, seed=seed)
+
+
+def draw(
+    n: int, needed: Sequence[NDArray[np.bool_]], *, resamples: int = 2000, seed: int | Sequence[int] = 0
+) -> Resamples:
+    """Draw bootstrap samples of ``n`` patients with replacement, again where one of ``needed`` is not in the draw.
+
+    ``needed``: masks (n,), none empty; the distribution is that of the bootstrap given a patient of each mask.
+    """
     if resamples < 1:
         raise ValueError(f"found {resamples} resamples; expected at least 1")
     rng = np.random.default_rng(seed)
@@ -145,27 +155,38 @@ def draw_patients(positive: ArrayLike, *, resamples: int = 2000, seed: int | Seq
     while len(todo):
         drawn = rng.integers(n, size=(len(todo), n)) + n * np.arange(len(todo))[:, None]
         counts[todo] = np.bincount(drawn.ravel(), minlength=n * len(todo)).reshape(len(todo), n)
-        n_positive = counts[todo][:, is_positive].sum(axis=1)
-        todo = todo[(n_positive == 0) | (n_positive == n)]
+        lacks = np.zeros(len(todo), dtype=bool)
+        for mask in needed:
+            lacks |= counts[todo][:, mask].sum(axis=1) == 0
+        todo = todo[lacks]
         redrawn += len(todo)
     return Resamples(counts, redrawn)
 
 
-def blocks(resamples: int, rows: int) -> list[slice]:
-    """Return slices over the resamples that keep a block of (resamples, rows) float64 within about 1 MB."""
-    step = max(1, _BLOCK_CELLS // max(rows, 1))
+def blocks(resamples: int, rows: int, cells: int = _BLOCK_CELLS) -> list[slice]:
+    """Return slices over the resamples that keep a block of (resamples, rows) within ``cells`` (as float64: 1 MB)."""
+    step = max(1, cells // max(rows, 1))
     return [slice(start, start + step) for start in range(0, resamples, step)]
 
 
 def percentile_interval(
-    value: float | None, draws: ArrayLike, *, redrawn: int, seed: object, level: float = 0.95
+    value: float | None,
+    draws: ArrayLike,
+    *,
+    redrawn: int,
+    seed: object,
+    level: float = 0.95,
+    lacking: str = "of one class",
 ) -> Interval:
-    """Return the percentile interval of a metric from its bootstrap ``draws`` (resamples,), NaN where undefined."""
+    """Return the percentile interval of a metric from its bootstrap ``draws`` (resamples,), NaN where undefined.
+
+    ``lacking`` says in the method's name which draws were drawn again.
+    """
     values = np.asarray(draws, dtype=np.float64)
     defined = values[~np.isnan(values)]
     name = f"bootstrap {_percent(level)} (percentile, {len(values)} resamples of patients, seed {seed}"
     if redrawn:
-        name += f"; {redrawn} draws of one class redrawn"
+        name += f"; {redrawn} draws {lacking} redrawn"
     if len(defined) < len(values):
         name += f"; undefined in {len(values) - len(defined)}, left out"
     if value is None or len(defined) == 0:

@@ -1,0 +1,47 @@
+"""What all pictures share: colours, labels, and files whose bytes depend on the run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from momkd.files import atomic_path
+
+FOLD, MEAN, CHANCE = "#9ecae1", "#08519c", "#999999"
+GRID = np.linspace(0.0, 1.0, 201)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± sd, as text."""
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def label_square(axes: Axes, x: str, y: str, place: Literal["lower right", "upper right"]) -> None:
+    """Name the axes of a picture on the unit square."""
+    axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set_aspect("equal")
+    axes.grid(alpha=0.25)
+    axes.legend(loc=place, fontsize=9, frameon=False)
+
+
+def head(figure: Figure, title: str, predictions: pd.DataFrame) -> None:
+    """Title, number of patients and of folds, over the whole figure."""
+    folds = predictions[["repeat", "fold"]].drop_duplicates()
+    patients = predictions["patient_id"].nunique()
+    figure.suptitle(f"{title} · {patients} patients, {len(folds)} fold{'s' * (len(folds) > 1)}", fontsize=11)
+
+
+def save(figure: Figure, target: Path) -> Path:
+    """Write a PNG, atomically."""
+    FigureCanvasAgg(figure)
+    with atomic_path(target) as temporary:
+        # No software version in the file: the same run gives the same bytes.
+        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+    return target
