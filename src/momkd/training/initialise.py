@@ -1,38 +1,75 @@
-"""The memory before the first step: spherical k-means on patch projections of the training slides of each class."""
+"""Where the memory starts: spherical k-means on patch projections of the training slides of each class."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from momkd.models.memory import spherical_kmeans
+from momkd.experiment import MemorySettings
+from momkd.models.kmeans import spherical_kmeans
 from momkd.models.momkd import MoMKD
 from momkd.training.batches import pack_all
 from momkd.training.samples import BagCache, Sample
 from momkd.training.seeds import generator
 
+logger = logging.getLogger(__name__)
+
+
+def begin_memory_epoch(
+    model: MoMKD, samples: Sequence[Sample], bags: BagCache, device: torch.device, seed: int, epoch: int
+) -> None:
+    """Make the memory ready for an epoch, from 1: place the codes when it is their time, start a new record.
+
+    ``kmeans`` and ``random`` place them before epoch 1. Under ``warmup`` the first ``warmup_epochs`` epochs have random
+    codes that stand still and neither alignment nor memory losses; k-means follows. ``model`` may be left in eval mode.
+    """
+    settings = model.settings.memory
+    start = settings.warmup_epochs + 1 if settings.init == "warmup" else 1
+    if epoch == 1:
+        _warn_of_many_codes(settings)
+    if epoch == start:
+        if settings.init != "random":
+            initialise_memory(model, samples, bags, device, seed)
+        if model.updates is not None:
+            model.updates.start_from(model.student.memory)
+    model.begin_epoch(warming=epoch < start)
+
 
 @torch.no_grad()
 def initialise_memory(model: MoMKD, samples: Sequence[Sample], bags: BagCache, device: torch.device, seed: int) -> None:
-    """Place the codes of every class; ``model`` is left in eval mode.
+    """Place the codes of every class by k-means; ``model`` is left in eval mode.
 
-    At most ``init_patches`` patches a class enter, an equal share of every slide, chosen at random.
+    At most ``init_patches`` patches a class enter, an equal share of every slide, chosen at random. Slides of unknown
+    class (label −1) do not enter; a class without slides keeps its random codes.
     """
     memory, settings = model.student.memory, model.settings.memory
-    if settings.init == "random":
-        return
     model.eval()
     for label in range(len(memory.codes)):
         own = [sample for sample in samples if sample.label == label]
-        share = max(1, settings.init_patches // max(1, len(own)))
+        if not own:
+            continue
+        share = max(1, settings.init_patches // len(own))
         stream = generator(seed, "kmeans", label)
         points: list[Tensor] = []
         for _, packed in pack_all(own, bags, device):
             projected = model.student.project_patches(packed)
             points += [_some(bag, share, stream) for bag in torch.split(projected, packed.ptr.diff().tolist())]
         memory.set_codes(label, spherical_kmeans(torch.cat(points), settings.codes, stream))
+
+
+def _warn_of_many_codes(settings: MemorySettings) -> None:
+    k, s = settings.codes, settings.dim
+    if k > s:
+        logger.warning(
+            "model.memory.codes is %d and dim %d: more than dim directions cannot be orthogonal, so the orthogonality "
+            "of a class cannot fall below 1/dim − 1/codes = %.4f; lower codes or raise dim",
+            k,
+            s,
+            1.0 / s - 1.0 / k,
+        )
 
 
 def _some(projected: Tensor, share: int, stream: torch.Generator) -> Tensor:
