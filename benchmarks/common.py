@@ -16,8 +16,10 @@ from torch_geometric.nn import GATv2Conv
 
 from momkd.experiment import ModelSettings
 from momkd.models.graph import Graph
-from momkd.models.momkd import MoMKD
+from momkd.models.momkd import Lesson, MoMKD
+from momkd.models.outcome import Nominal
 from momkd.models.packed import PackedBags
+from momkd.training.parameters import clip_gradients
 
 D, W, S, K, C, GENES, R, HIDDEN, NEIGHBOURS = 1536, 512, 64, 16, 128, 768, 512, 512, 8
 LR, DECAY, CLIP = 2e-4, 1e-4, 16.0
@@ -126,21 +128,22 @@ def plain_step(slide: Slide) -> Callable[[], None]:
 def our_model() -> MoMKD:
     """Ours, at the published sizes, which are the defaults."""
     torch.manual_seed(0)
-    return MoMKD(D, GENES, 2, ModelSettings())
+    return MoMKD(D, Nominal(2), ModelSettings(), {"rna": GENES})
 
 
 def our_step(slide: Slide, *, bf16: bool = False) -> Callable[[], None]:
     """A training step of ours."""
     model = our_model().train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=DECAY, fused=True)
+    parameters = list(model.parameters())
     label, paired = torch.tensor([1]), torch.tensor([True])
 
     def step() -> None:
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            losses = model(slide.bags, label, slide.rna, paired)
+            losses = model(slide.bags, Lesson.of_classes(label, slide.rna, paired))
         losses.total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        clip_gradients(parameters, CLIP)
         optimiser.step()
 
     return step

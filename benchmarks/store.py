@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from common import cpu_name
 
-from momkd.experiment import PRESETS, ModelSettings, TrainSettings
+from momkd.experiment import PRESETS, ModelSettings, TaskSettings, TrainSettings
 from momkd.models.graph import Graph
 from momkd.models.momkd import MoMKD
+from momkd.models.outcome import Nominal
 from momkd.slides.bag import Bag
 from momkd.slides.packing import pack_store
 from momkd.slides.store import DATA_FILES, FeatureStore
@@ -91,13 +92,13 @@ def in_memory(store: Path, names: Sequence[str]) -> BagCache:
 def epoch(bags: BagCache, names: Sequence[str], model: MoMKD, settings: TrainSettings, width: int) -> float:
     """Seconds of one epoch of training steps over all slides."""
     samples = [Sample(name, name, number % 2) for number, name in enumerate(names)]
-    data = FitData(samples, samples, bags, ("a", "b"), width)
+    data = FitData(samples, samples, bags, TaskSettings(label="y", classes=("a", "b")), width)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     started = time.perf_counter()
-    for step in training_steps(samples, data, settings, torch.device("cpu"), 1):
+    for step in training_steps(samples, data, Nominal(2), settings, torch.device("cpu"), 1):
         optimiser.zero_grad()
         for batch in step.batches:
-            losses = model(batch.bags, batch.labels, batch.rna, batch.paired)
+            losses = model(batch.bags, batch.lesson)
             (losses.total * batch.share).backward()
         optimiser.step()
     return time.perf_counter() - started
@@ -131,7 +132,7 @@ def main() -> None:
         store = Path(temporary) / "store"
         size = sum((store / name).stat().st_size for name in DATA_FILES)
         memory = in_memory(store, names)
-        model = MoMKD(options.width, None, 2, model_settings).train()
+        model = MoMKD(options.width, Nominal(2), model_settings, {}).train()
         epoch(memory, names[: 2 * options.batch_size], model, settings, options.width)
         warm, cold, reading = [], [], []
         how = ""

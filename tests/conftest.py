@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from momkd.experiment import TaskSettings
 from momkd.slides.bag import Bag
 from momkd.slides.writer import write_bag
 
@@ -36,7 +37,15 @@ TINY: dict[str, Any] = {
         "memory": {"codes": 2, "dim": 4},
         "classifier": {"hidden": 6},
     },
-    "train": {"epochs": 3, "patience": 3, "lr": 5e-3, "batch_size": 8, "threads": 1, "accelerator": "cpu"},
+    "train": {
+        "epochs": 3,
+        "patience": 3,
+        "lr": 5e-3,
+        "batch_size": 8,
+        "members": 2,
+        "threads": 1,
+        "accelerator": "cpu",
+    },
     "cv": {"folds": 3, "validation": 0.25},
 }
 
@@ -78,3 +87,44 @@ def _write_slide(target: Path, slide: str, rng: np.random.Generator, shift: floa
     grid = np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(-1, 2)[:n] * 512
     bag = Bag(slide, features, grid, 512.0, 0.25, "toy", {}, "momkd", target)
     write_bag(bag, target, dtype="float32", producer="tests")
+
+
+GRADES = ("low", "medium", "high")
+TASKS = {
+    "classification": TaskSettings(label="type", classes=GRADES),
+    "ordinal": TaskSettings(type="ordinal", label="grade", classes=GRADES),
+    "continuous": TaskSettings(type="continuous", label="score"),
+    "survival": TaskSettings(type="survival", label="days", event="died"),
+}
+
+
+@pytest.fixture(scope="session")
+def predicted() -> Callable[..., tuple[TaskSettings, pd.DataFrame]]:
+    """A function (kind, n=60, repeats=2, folds=3) that returns a task and what a cross-validation of it predicts."""
+
+    def make(kind: str, n: int = 60, repeats: int = 2, folds: int = 3) -> tuple[TaskSettings, pd.DataFrame]:
+        rng = np.random.default_rng(0)
+        hidden = rng.normal(size=n)
+        died = (rng.random(n) < 0.6).astype(int)
+        parts = []
+        for repeat in range(repeats):
+            fold = rng.permutation(n) % folds
+            for role, numbers in (("test", fold), ("val", (fold + 1) % folds)):
+                seen = hidden + rng.normal(size=n)
+                frame = pd.DataFrame(
+                    {"repeat": repeat, "fold": numbers, "role": role, "patient_id": [f"P{i:03d}" for i in range(n)]}
+                )
+                if kind == "continuous":
+                    frame["label"], frame["predicted"] = hidden, 0.5 * seen
+                elif kind == "survival":
+                    frame["time"], frame["event"], frame["risk"] = np.exp(-hidden), died, seen
+                else:
+                    odds = np.exp(-((seen[:, None] - np.array([-1.1, 0.0, 1.1])) ** 2))
+                    frame["label"] = np.array(GRADES)[np.argsort(np.argsort(hidden)) * 3 // n]
+                    frame[[f"prob_{name}" for name in GRADES]] = odds / odds.sum(axis=1, keepdims=True)
+                parts.append(frame)
+        table = pd.concat(parts, ignore_index=True)
+        keep = (table["role"] == "test") | (table["patient_id"].str[-1].astype(int) < 5)
+        return TASKS[kind], table[keep].reset_index(drop=True)
+
+    return make

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from momkd.errors import ExperimentError
-from momkd.experiment import Experiment, build_experiment, load_experiment
+from momkd.experiment import Experiment, TaskSettings, build_experiment, load_experiment
 
 MINIMAL = """
 cohort: {table: cohort.csv}
@@ -112,9 +112,49 @@ def test_bad_overrides(tmp_path: Path, override: str) -> None:
         load_experiment(write(tmp_path, MINIMAL), [override])
 
 
-def test_more_classes_than_two_are_refused_for_now(tmp_path: Path) -> None:
-    with pytest.raises(ExperimentError, match="exactly 2"):
-        load_experiment(write(tmp_path, MINIMAL.replace("negative,", "negative, equivocal,")))
+def task(folder: Path, text: str) -> TaskSettings:
+    return load_experiment(write(folder, MINIMAL.replace("{label: HER2, classes: [negative, positive]}", text))).task
+
+
+def test_the_tasks(tmp_path: Path) -> None:
+    three = task(tmp_path, "{label: type, classes: [a, b, c]}")
+    assert (three.classes, three.bins, three.binary, three.categorical) == (("a", "b", "c"), 0, False, True)
+    assert task(tmp_path, "{type: ordinal, label: grade, classes: [1, 2, 3]}").categorical
+    assert task(tmp_path, "{type: continuous, label: Ki67}").bins == 3
+    survival = task(tmp_path, "{type: survival, label: days, event: died, bins: 5}")
+    assert (survival.event, survival.bins, survival.classes, survival.binary) == ("died", 5, (), False)
+    assert task(tmp_path, "{type: survival, label: days, event: died}").bins == 4
+
+
+def test_each_task_reads_back_from_its_resolved_file(tmp_path: Path) -> None:
+    for text in (
+        "{label: t, classes: [a, b, c]}",
+        "{type: continuous, label: t}",
+        "{type: survival, label: t, event: e}",
+    ):
+        first = load_experiment(write(tmp_path, MINIMAL.replace("{label: HER2, classes: [negative, positive]}", text)))
+        assert load_experiment(write(tmp_path, first.to_yaml())) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{label: a}", r"type classification needs two classes or more in classes, found \[\]"),
+        ("{type: ordinal, label: a, classes: [x]}", "type ordinal needs two classes or more"),
+        ("{type: ordinal, label: a, classes: [x, y], bins: 3}", "bins is for types continuous and survival"),
+        ("{type: continuous, label: a, classes: [x, y]}", "classes is for types .*; type continuous has no classes"),
+        ("{type: continuous, label: a, map: {1: b}}", "map is for types"),
+        ("{type: continuous, label: a, event: b}", "event is for type survival"),
+        ("{type: continuous, label: a, bins: 1}", "bins is 1; type continuous needs 2 or more"),
+        ("{type: survival, label: a}", "event is missing"),
+        ("{type: survival, label: a, event: a}", "event and label are both 'a'"),
+        ("{type: survival, label: a, event: b, classes: [x, y]}", "type survival has no classes"),
+        ("{type: regression, label: a}", "task.type: .*'classification', 'ordinal'"),
+    ],
+)
+def test_fields_that_do_not_fit_the_task(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        task(tmp_path, text)
 
 
 def test_build_from_a_mapping(tmp_path: Path) -> None:

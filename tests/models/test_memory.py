@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 
 from momkd.experiment import MemorySettings
-from momkd.models.memory import Memory, spherical_kmeans
+from momkd.models.kmeans import spherical_kmeans
+from momkd.models.memory import Memory
 
 
 @pytest.fixture

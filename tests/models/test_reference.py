@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from momkd.experiment import ModelSettings
-from momkd.models.momkd import Losses, MoMKD
+from momkd.models.momkd import Lesson, Losses, MoMKD
+from momkd.models.outcome import Nominal
 from momkd.models.packed import PackedBags
 from momkd.models.published import from_published, to_published_name
 
@@ -51,12 +52,12 @@ class Reference:
         published.settings["classifier"] |= no_dropout
         published.settings["memory"]["margin"] = self.meta["margin"]
         settings = ModelSettings.model_validate(published.settings)
-        model = MoMKD(published.in_dim, published.n_genes, published.n_classes, settings)
+        model = MoMKD(published.in_dim, Nominal(published.n_classes), settings, {"rna": published.n_genes or 0})
         model.load_state_dict(published.state)
         return model
 
     def losses(self, model: MoMKD, slide: int) -> Losses:
-        return model(self.bags(slide), self.labels(slide), self.rna(slide), torch.tensor([True]))
+        return model(self.bags(slide), Lesson.of_classes(self.labels(slide), self.rna(slide), torch.tensor([True])))
 
 
 @pytest.fixture(scope="module", params=["public_small", "public_official_dims"])

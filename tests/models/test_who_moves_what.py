@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from momkd.experiment import ModelSettings
-from momkd.models.momkd import MoMKD
+from momkd.models.momkd import Lesson, MoMKD
+from momkd.models.outcome import Nominal
 from momkd.models.packed import PackedBags, segment_mean
 
 LABEL = 1
@@ -24,7 +25,7 @@ def model() -> MoMKD:
             "classifier": {"hidden": 8, "dropout": 0.0},
         }
     )
-    return MoMKD(5, 7, 2, settings)
+    return MoMKD(5, Nominal(2), settings, {"rna": 7})
 
 
 def _moved(model: MoMKD, loss: Tensor) -> dict[str, bool]:
@@ -37,9 +38,9 @@ def _moved(model: MoMKD, loss: Tensor) -> dict[str, bool]:
         return any(bool((g != 0).any()) for g in gradients)
 
     codes = model.student.memory.codes.grad
-    assert model.rna is not None
+    rna = model.branches["rna"]
     return {
-        "rna": any_gradient(model.rna),
+        "rna": any_gradient(rna),
         "encoder": any_gradient(model.student.encoder),
         "own memory": codes is not None and bool((codes[LABEL] != 0).any()),
         "other memory": codes is not None and bool((codes[1 - LABEL] != 0).any()),
@@ -60,7 +61,7 @@ def test_map(model: MoMKD) -> None:
     bags, labels, rna = PackedBags.pack([x], [ring]), torch.tensor([LABEL]), torch.randn(1, 7)
 
     def losses() -> object:
-        return model(bags, labels, rna, torch.tensor([True]))
+        return model(bags, Lesson.of_classes(labels, rna, torch.tensor([True])))
 
     assert _moved(model, losses().task) == _row("encoder", "classifier")
     assert _moved(model, losses().rna) == _row("rna", "own memory", "other memory")
@@ -76,7 +77,7 @@ def test_map(model: MoMKD) -> None:
 
 def test_cross_entropy_moves_the_temperature(model: MoMKD) -> None:
     bags = PackedBags.pack([torch.randn(6, 5)], [torch.empty(2, 0, dtype=torch.int64)])
-    model(bags, torch.tensor([1]), torch.randn(1, 7), torch.tensor([True])).task.backward()
+    model(bags, Lesson.of_classes(torch.tensor([1]), torch.randn(1, 7), torch.tensor([True]))).task.backward()
     assert float(model.student.log_temperature.grad) != 0.0
 
 
@@ -85,23 +86,24 @@ def test_unpaired_patients_take_part_in_all_but_the_rna_losses(model: MoMKD) -> 
     none = torch.empty(2, 0, dtype=torch.int64)
     bags = PackedBags.pack([torch.randn(4, 5), torch.randn(3, 5)], [none, none])
     labels, rna = torch.tensor([0, 1]), torch.randn(2, 7)
-    half = model(bags, labels, rna, torch.tensor([True, False]))
+    half = model(bags, Lesson.of_classes(labels, rna, torch.tensor([True, False])))
     garbage = torch.stack([rna[0], torch.full((7,), torch.nan)])
-    assert model(bags, labels, garbage, torch.tensor([True, False])).values() == half.values()
-    alone = model(PackedBags.pack([bags.features[:4]], [none]), labels[:1], rna[:1], torch.tensor([True]))
+    assert model(bags, Lesson.of_classes(labels, garbage, torch.tensor([True, False]))).values() == half.values()
+    first = Lesson.of_classes(labels[:1], rna[:1], torch.tensor([True]))
+    alone = model(PackedBags.pack([bags.features[:4]], [none]), first)
     assert half.values()["rna"] == pytest.approx(alone.values()["rna"])
-    nobody = model(bags, labels, rna, torch.tensor([False, False])).values()
+    nobody = model(bags, Lesson.of_classes(labels, rna, torch.tensor([False, False]))).values()
     assert nobody["rna"] == nobody["reconstruction"] == 0.0
     assert nobody["slide"] > 0.0
 
 
 def test_without_rna_only_cross_entropy_counts() -> None:
     torch.manual_seed(0)
-    model = MoMKD(5, None, 2, ModelSettings())
+    model = MoMKD(5, Nominal(2), ModelSettings(), {})
     bags = PackedBags.pack([torch.randn(4, 5)], [torch.empty(2, 0, dtype=torch.int64)])
-    values = model(bags, torch.tensor([1]), None, None).values()
+    values = model(bags, Lesson.of_classes(torch.tensor([1]))).values()
     assert values["total"] == pytest.approx(0.5 * values["task"])
-    assert not any(name.startswith("rna.") for name in model.state_dict())
+    assert not any(name.startswith("branches.") for name in model.state_dict())
 
 
 def test_loss_of_a_batch_is_the_mean_of_its_slides(model: MoMKD) -> None:
@@ -110,9 +112,12 @@ def test_loss_of_a_batch_is_the_mean_of_its_slides(model: MoMKD) -> None:
     features = [torch.randn(n, 5) for n in sizes]
     edges = [torch.empty(2, 0, dtype=torch.int64), torch.tensor([[0, 1, 2], [1, 2, 4]]), torch.tensor([[2], [0]])]
     labels, rna, paired = torch.tensor([1, 0, 1]), torch.randn(3, 7), torch.ones(3, dtype=torch.bool)
-    together = model(PackedBags.pack(features, edges), labels, rna, paired).values()
+    together = model(PackedBags.pack(features, edges), Lesson.of_classes(labels, rna, paired)).values()
     single = [
-        model(PackedBags.pack([features[i]], [edges[i]]), labels[i : i + 1], rna[i : i + 1], paired[:1]).values()
+        model(
+            PackedBags.pack([features[i]], [edges[i]]),
+            Lesson.of_classes(labels[i : i + 1], rna[i : i + 1], paired[:1]),
+        ).values()
         for i in range(3)
     ]
     for name, value in together.items():

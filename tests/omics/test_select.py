@@ -183,7 +183,7 @@ def test_scalers() -> None:
     scaled = make_scaler("standard").fit(values).transform(values)
     np.testing.assert_allclose(scaled, [[-1.2247449, 0, 0], [0, 0, 0], [1.2247449, 0, 0]], atol=1e-6)
     np.testing.assert_array_equal(make_scaler("none").fit(values).transform(values), values)
-    with pytest.raises(ValueError, match="expected none or standard"):
+    with pytest.raises(ValueError, match="expected none, standard or winsor"):
         make_scaler("robust")  # type: ignore[arg-type]
 
 

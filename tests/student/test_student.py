@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from momkd.errors import StudentError
-from momkd.experiment import ModelSettings
-from momkd.models.momkd import Student
+from momkd.experiment import ModelSettings, TaskSettings
 from momkd.slides.bag import Bag
 from momkd.slides.normalize import make_normalizer
 from momkd.student import FeatureGeometry, StudentCard, StudentPredictor, load_student, save_student
 
+TASK = TaskSettings(label="HER2", classes=("negative", "positive"))
 SETTINGS = ModelSettings.model_validate(
     {"encoder": {"dim": 8}, "memory": {"codes": 2, "dim": 4}, "classifier": {"hidden": 6}}
 )
@@ -45,29 +45,29 @@ def predictor(request: pytest.FixtureRequest) -> StudentPredictor:
     torch.manual_seed(0)
     normalizer = make_normalizer(request.param).fit([make_bag().features])
     card = StudentCard(
-        label="HER2",
-        classes=("negative", "positive"),
+        task=TASK,
         features=FeatureGeometry(5, "uni_v2", 256.0, 0.5),
         graph_k=3,
         normalize=request.param,
         model=SETTINGS,
         threshold=0.4,
+        members=2,
         validation={"auc": 0.75},
         source="fold-0-0",
     )
-    return StudentPredictor(Student(5, 2, SETTINGS), normalizer, card)
+    return StudentPredictor([card.network() for _ in range(2)], normalizer, card)
 
 
 def test_round_trip(predictor: StudentPredictor, tmp_path: Path) -> None:
     save_student(predictor, tmp_path / "student")
     loaded = load_student(tmp_path / "student")
     before, after = predictor.predict(make_bag()), loaded.predict(make_bag())
-    np.testing.assert_array_equal(before.prob, after.prob)
+    np.testing.assert_array_equal(before.values, after.values)
     np.testing.assert_array_equal(before.attention, after.attention)
     np.testing.assert_array_equal(before.evidence, after.evidence)
     assert loaded.card.threshold == 0.4
     assert loaded.card.features == predictor.card.features
-    assert sum(after.prob) == pytest.approx(1.0)
+    assert sum(after.values) == pytest.approx(1.0)
     assert after.attention.sum() == pytest.approx(1.0, rel=1e-5)
 
 
@@ -81,7 +81,7 @@ def test_same_student_same_bytes(predictor: StudentPredictor, tmp_path: Path) ->
 def test_no_rna_weight_inside(predictor: StudentPredictor, tmp_path: Path) -> None:
     save_student(predictor, tmp_path)
     names = load_file(tmp_path / "student.safetensors")
-    assert all(name.startswith(("network.", "normalizer.")) for name in names)
+    assert all(name.startswith(("member.", "normalizer.")) for name in names)
     assert not any("rna" in name for name in names)
     assert "rna" not in (tmp_path / "student.json").read_text()
 
@@ -105,14 +105,14 @@ def test_damage_is_named(predictor: StudentPredictor, tmp_path: Path) -> None:
     tensors.write_bytes(good_tensors)
 
     card.write_text(json.dumps({**json.loads(good_card), "format_version": 99}))
-    with pytest.raises(StudentError, match="format version 99, this momkd reads 1; upgrade"):
+    with pytest.raises(StudentError, match="format version 99, this momkd reads 2; upgrade"):
         load_student(tmp_path)
     huge = json.loads(good_card)
     huge["features"]["width"] = 10**12
     card.write_text(json.dumps(huge))
     with pytest.raises(StudentError, match="does not hold the network of its card"):
         load_student(tmp_path)
-    for text in ("{", "[]", json.dumps({"format_version": 1}), good_card.replace('"dim"', '"dimm"')):
+    for text in ("{", "[]", json.dumps({"format_version": 2}), good_card.replace('"dim"', '"dimm"')):
         card.write_text(text)
         with pytest.raises(StudentError, match="student card|format version"):
             load_student(tmp_path)
@@ -124,7 +124,7 @@ def test_damage_is_named(predictor: StudentPredictor, tmp_path: Path) -> None:
 def test_two_slides_do_not_influence_each_other(predictor: StudentPredictor) -> None:
     first = predictor.predict(make_bag())
     predictor.predict(replace(make_bag(n=8), slide_id="other"))
-    np.testing.assert_array_equal(first.prob, predictor.predict(make_bag()).prob)
+    np.testing.assert_array_equal(first.values, predictor.predict(make_bag()).values)
 
 
 def test_loading_a_student_imports_no_training_and_no_tables() -> None:

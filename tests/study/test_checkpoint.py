@@ -40,7 +40,7 @@ def test_published_numbers(shared: Path, tmp_path: Path, name: str, wrapped: boo
     assert student.card.classes == ("negative", "positive")
     features, edges = (torch.from_numpy(arrays[f"slide0/{key}"]) for key in ("features", "edge_index"))
     with torch.inference_mode():
-        logits = student.network(PackedBags.pack([features], [edges])).logits
+        logits = student.members[0](PackedBags.pack([features], [edges])).logits
     np.testing.assert_allclose(logits.numpy(), arrays["infer1/0/logits"], atol=1e-5)
 
 

@@ -11,13 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from momkd.experiment import LossSettings, ModelSettings, TrainSettings
+from momkd.experiment import ModelSettings, TaskSettings, TrainSettings
 from momkd.models.graph import Graph
 from momkd.models.momkd import Losses, MoMKD
+from momkd.models.outcome import Nominal
 from momkd.training import batches as batches_module
 from momkd.training.batches import Step, pack_all, training_steps, within_budget
-from momkd.training.fit import fit, part_of_step
-from momkd.training.samples import BagCache, FitData, PreparedBag, Sample
+from momkd.training.fit import fit
+from momkd.training.samples import BagCache, FitData, OmicsRows, PreparedBag, Rows, Sample
 from momkd.training.seeds import derive_seed
 
 CPU = torch.device("cpu")
@@ -29,6 +30,7 @@ NO_DROPOUT = ModelSettings.model_validate(
         "classifier": {"hidden": 8, "dropout": 0.0},
     }
 )
+TASK = TaskSettings(label="status", classes=("negative", "positive"))
 TRAIN = TrainSettings(epochs=4, patience=4, lr=5e-3, batch_size=8, seed=3, threads=1, accelerator="cpu")
 
 
@@ -53,19 +55,19 @@ def make_data(dtype: torch.dtype = torch.float32, prepare: Callable[[str], Prepa
     rna = {s.patient_id: rng.normal(size=6).astype(np.float32) for s in train if int(s.patient_id[1:]) % 3}
     whole = prepare or (lambda slide_id: bag_of(slide_id, dtype))
     cache = BagCache(whole, prepare_part=part_of, n_patches=lambda slide_id: bag_of(slide_id).n_patches)
-    return FitData(train, val, cache, ("negative", "positive"), 5, rna, tuple("abcdef"))
+    return FitData(train, val, cache, TASK, 5, {"rna": OmicsRows(tuple("abcdef"), Rows.of(rna))})
 
 
 def steps_of(data: FitData, epoch: int = 1, **changes: object) -> list[Step]:
-    return list(training_steps(data.train, data, TRAIN.model_copy(update=changes), CPU, epoch))
+    return list(training_steps(data.train, data, Nominal(2), TRAIN.model_copy(update=changes), CPU, epoch))
 
 
 def gradients(model: MoMKD, step: Step) -> tuple[dict[str, torch.Tensor], list[float]]:
     """The gradient of every weight, and the step's losses."""
     model.zero_grad()
-    values = torch.zeros(6)
+    values = torch.zeros(len(Losses.__dataclass_fields__))
     for batch in step.batches:
-        losses = part_of_step(model(batch.bags, batch.labels, batch.rna, batch.paired), batch, LossSettings())
+        losses = model(batch.bags, batch.lesson)
         losses.total.backward()
         values += torch.stack([getattr(losses, name).detach() for name in Losses.__dataclass_fields__])
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, values.tolist()
@@ -76,9 +78,9 @@ def gradients(model: MoMKD, step: Step) -> tuple[dict[str, torch.Tensor], list[f
 def test_parts_add_up_to_the_step(budget: int, with_rna: bool) -> None:
     data = make_data()
     if not with_rna:
-        data = FitData(data.train, data.val, data.bags, data.classes, 5)
+        data = FitData(data.train, data.val, data.bags, TASK, 5)
     torch.manual_seed(0)
-    model = MoMKD(5, data.n_genes, 2, NO_DROPOUT)
+    model = MoMKD(5, Nominal(2), NO_DROPOUT, data.genes)
     in_one, in_parts = steps_of(data), steps_of(data, max_patches_per_step=budget)
     assert all(len(step.batches) == 1 for step in in_one)
     assert any(len(step.batches) > 1 for step in in_parts)
@@ -133,7 +135,7 @@ def test_large_slides_are_sampled_the_same_for_one_seed_epoch_and_slide() -> Non
 
 def test_bags_that_cannot_be_had_in_parts() -> None:
     data = make_data()
-    plain = FitData(data.train, data.val, BagCache(bag_of), data.classes, 5)
+    plain = FitData(data.train, data.val, BagCache(bag_of), TASK, 5)
     with pytest.raises(ValueError, match="max_patches_per_slide"):
         steps_of(plain, max_patches_per_slide=2)
 
@@ -173,7 +175,7 @@ def test_bfloat16_trains_keeps_float32_weights_and_repeats(monkeypatch: pytest.M
         fit(make_data(), NO_DROPOUT, s) for s in (settings, settings, settings.model_copy(update={"precision": "32"}))
     )
     assert first.history == second.history
-    assert all(value.dtype == torch.float32 for value in first.model.state_dict().values())
+    assert all(value.dtype == torch.float32 for value in first.model.parameters())
     assert first.history[0]["loss_total"] != full.history[0]["loss_total"], "bfloat16 was used"
     assert first.history[0]["loss_total"] == pytest.approx(full.history[0]["loss_total"], rel=0.05)
     assert first.history[-1]["loss_total"] < first.history[0]["loss_total"]

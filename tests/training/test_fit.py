@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from momkd.errors import RunError, TrainingError
-from momkd.experiment import ModelSettings, TrainSettings
+from momkd.experiment import ModelSettings, TaskSettings, TrainSettings
 from momkd.models.graph import Graph
-from momkd.training.fit import FitResult, fit, patient_probabilities, score
+from momkd.training.fit import FitResult, fit, patient_means, score
 from momkd.training.sampler import balanced_epoch
-from momkd.training.samples import BagCache, FitData, PreparedBag, Sample
+from momkd.training.samples import BagCache, FitData, OmicsRows, PreparedBag, Rows, Sample
 from momkd.training.seeds import derive_seed, generator
 
 SETTINGS = ModelSettings.model_validate(
@@ -25,6 +25,7 @@ SETTINGS = ModelSettings.model_validate(
         "classifier": {"hidden": 8, "dropout": 0.2},
     }
 )
+TASK = TaskSettings(label="status", classes=("negative", "positive"))
 TRAIN = TrainSettings(epochs=6, patience=6, lr=5e-3, batch_size=4, seed=3, threads=1, accelerator="cpu")
 
 
@@ -48,7 +49,7 @@ def data() -> FitData:
     rng = np.random.default_rng(0)
     rna = {s.patient_id: (rng.normal(size=6) + 2.0 * s.label).astype(np.float32) for s in train[3:]}
     cache = BagCache(lambda slide_id: bag_of(slide_id, label[slide_id]))
-    return FitData(train, val, cache, ("negative", "positive"), 5, rna, tuple("abcdef"))
+    return FitData(train, val, cache, TASK, 5, {"rna": OmicsRows(tuple("abcdef"), Rows.of(rna))})
 
 
 def same_weights(a: FitResult, b: FitResult) -> bool:
@@ -62,9 +63,9 @@ def test_learns_and_keeps_the_best_epoch(data: FitData) -> None:
     assert history[-1]["loss_total"] < history[0]["loss_total"]
     best = max(history, key=lambda row: (row["val_auc"], -row["val_loss"]))
     assert result.best_epoch == best["epoch"]
-    prob, labels = patient_probabilities(score(result.model, data.val, data, torch.device("cpu")), data.val)
-    chosen = -np.log(prob[np.arange(len(labels)), labels]).mean()
-    assert chosen == pytest.approx(best["val_loss"], rel=1e-5)
+    log_odds = score(result.model, data.val, data, torch.device("cpu"))[:, 0].astype(np.float64)
+    loss = np.log1p(np.exp([-x if sample.label else x for x, sample in zip(log_odds, data.val, strict=True)]))
+    assert patient_means(loss[:, None], data.val)[0].mean() == pytest.approx(best["val_loss"], rel=1e-5)
 
 
 def test_same_seed_same_weights_and_other_seed_others(data: FitData) -> None:
@@ -133,20 +134,21 @@ def test_plateau_lowers_the_learning_rate(data: FitData) -> None:
 
 
 def test_loss_that_is_not_finite_names_the_slides(data: FitData) -> None:
-    broken = {patient: row * np.float32(np.inf) for patient, row in (data.rna or {}).items()}
+    rows = data.tables["rna"].rows
+    broken = OmicsRows(tuple("abcdef"), Rows(rows.values * torch.inf, rows.row))
     with pytest.raises(TrainingError, match=r"epoch 1: the loss became .* on slides t.*lower train.lr"):
-        fit(FitData(data.train, data.val, data.bags, data.classes, 5, broken, data.genes), SETTINGS, TRAIN)
+        fit(FitData(data.train, data.val, data.bags, TASK, 5, {"rna": broken}), SETTINGS, TRAIN)
 
 
 def test_validation_of_one_class_is_refused(data: FitData) -> None:
     only = [sample for sample in data.val if sample.label == 0]
     with pytest.raises(TrainingError, match="not of all classes"):
-        fit(FitData(data.train, only, data.bags, data.classes, 5), SETTINGS, TRAIN)
+        fit(FitData(data.train, only, data.bags, TASK, 5), SETTINGS, TRAIN)
 
 
 def test_without_rna_the_model_has_no_rna_branch(data: FitData) -> None:
-    result = fit(FitData(data.train, data.val, data.bags, data.classes, 5), SETTINGS, TRAIN)
-    assert result.model.rna is None
+    result = fit(FitData(data.train, data.val, data.bags, TASK, 5), SETTINGS, TRAIN)
+    assert not result.model.branches
     assert all(row["loss_rna"] == 0.0 for row in result.history)
 
 
@@ -176,6 +178,6 @@ def test_bag_cache_respects_its_budget() -> None:
 
 def test_patient_probability_is_the_mean_of_its_slides() -> None:
     samples = [Sample("b", "b1", 1), Sample("a", "a1", 0), Sample("b", "b2", 1)]
-    prob, labels = patient_probabilities(np.array([[0.2, 0.8], [1.0, 0.0], [0.4, 0.6]]), samples)
+    prob, first = patient_means(np.array([[0.2, 0.8], [1.0, 0.0], [0.4, 0.6]]), samples)
     np.testing.assert_allclose(prob, [[1.0, 0.0], [0.3, 0.7]])
-    assert labels.tolist() == [0, 1]
+    assert [samples[i].label for i in first] == [0, 1]

@@ -14,7 +14,8 @@ from momkd.cohort.dataset import CohortData, load_data
 from momkd.experiment import load_experiment
 from momkd.models.graph import Graph
 from momkd.slides.graph import induced_edges, knn_edges
-from momkd.training.prepare import PreparedFold, Roles, prepare_fold
+from momkd.training.prepare import Roles, fit_normalizer, prepare_bags, prepare_fit
+from momkd.training.samples import FitData
 
 CohortMaker = Callable[..., Path]
 
@@ -24,11 +25,13 @@ def file(tmp_path_factory: pytest.TempPathFactory, make_cohort: CohortMaker) -> 
     return make_cohort(tmp_path_factory.mktemp("prepare"))
 
 
-def prepared(file: Path, *overrides: str) -> tuple[CohortData, PreparedFold]:
+def prepared(file: Path, *overrides: str) -> tuple[CohortData, FitData]:
     experiment = load_experiment(file, ["omics=null", *overrides])
     data = load_data(experiment)
     patients = list(data.cohort.patients.index)
-    return data, prepare_fold(data, Roles(tuple(patients[:24]), tuple(patients[24:])), experiment)
+    roles = Roles(tuple(patients[:24]), tuple(patients[24:]))
+    bags = prepare_bags(data, fit_normalizer(data, roles.train, experiment), experiment)
+    return data, prepare_fit(data, roles, experiment, bags, 0)[0]
 
 
 @pytest.mark.parametrize("normalize", ["none", "quantile"])
@@ -37,10 +40,10 @@ def test_a_float32_store_changes_no_bag(file: Path, tmp_path: Path, normalize: s
     _, plain = prepared(file, option)
     data, stored = prepared(file, option, f"features.store={tmp_path / 'store'}", "features.store_dtype=float32")
     assert data.store is not None
-    assert [s.slide_id for s in plain.data.train] == [s.slide_id for s in stored.data.train]
+    assert [s.slide_id for s in plain.train] == [s.slide_id for s in stored.train]
     rows = torch.tensor([0, 2, 3, 7])
-    for sample in [*plain.data.train, *plain.data.val]:
-        a, b = ((f.data.bags[sample.slide_id], f.data.bags.part(sample.slide_id, rows)) for f in (plain, stored))
+    for sample in [*plain.train, *plain.val]:
+        a, b = ((f.bags[sample.slide_id], f.bags.part(sample.slide_id, rows)) for f in (plain, stored))
         for direct, packed in zip(a, b, strict=True):
             assert torch.equal(direct.features, packed.features)
             assert torch.equal(direct.graph.senders, packed.graph.senders)
@@ -49,16 +52,16 @@ def test_a_float32_store_changes_no_bag(file: Path, tmp_path: Path, normalize: s
 
 def test_a_part_has_the_graph_of_its_positions(file: Path) -> None:
     data, fold = prepared(file)
-    slide = fold.data.train[0].slide_id
+    slide = fold.train[0].slide_id
     rows = torch.tensor([0, 1, 3, 5, 6, 8])
-    bag, part = data.bag(slide), fold.data.bags.part(slide, rows)
+    bag, part = data.bag(slide), fold.bags.part(slide, rows)
     np.testing.assert_array_equal(part.features, bag.features[rows.numpy()])
     assert bag.coords is not None
     expected = Graph.from_edges(torch.from_numpy(knn_edges(bag.coords[rows.numpy()], 4)), len(rows))
     assert torch.equal(part.graph.senders, expected.senders)
     assert torch.equal(part.graph.receive_ptr, expected.receive_ptr)
     _, alone = prepared(file, "graph.k=0")
-    assert alone.data.bags.part(slide, rows).graph.n_edges == len(rows)  # self-loops only
+    assert alone.bags.part(slide, rows).graph.n_edges == len(rows)  # self-loops only
 
 
 def test_a_part_of_a_graph_of_its_own_is_the_edges_inside() -> None:

@@ -12,11 +12,15 @@ from momkd.experiment.data import (
 from momkd.experiment.load import Experiment, build_experiment, load_experiment
 from momkd.experiment.model import (
     ClassifierSettings,
+    DecouplingSettings,
     EncoderSettings,
     LossSettings,
     MemorySettings,
     ModelSettings,
+    ProgrammeSettings,
     RnaSettings,
+    TeacherSettings,
+    WideSettings,
 )
 from momkd.experiment.presets import PRESETS
 from momkd.experiment.training import TrainSettings
@@ -26,6 +30,7 @@ __all__ = [
     "ClassifierSettings",
     "CohortSettings",
     "CvSettings",
+    "DecouplingSettings",
     "EncoderSettings",
     "Experiment",
     "FeatureSettings",
@@ -34,10 +39,13 @@ __all__ = [
     "MemorySettings",
     "ModelSettings",
     "OmicsSettings",
+    "ProgrammeSettings",
     "RnaSettings",
     "SelectSettings",
     "TaskSettings",
+    "TeacherSettings",
     "TrainSettings",
+    "WideSettings",
     "build_experiment",
     "load_experiment",
 ]

@@ -49,19 +49,47 @@ class OmicsSettings(Section):
 
     table: Path
     transform: Literal["none", "log2p1"] = "none"
-    scale: Literal["none", "standard"] = "standard"
+    scale: Literal["none", "standard", "winsor"] = Field("standard", description="winsor: outer 1 % clipped, standard")
     select: SelectSettings = SelectSettings()
 
 
-class TaskSettings(Section):
-    """What is predicted."""
+TaskType = Literal["classification", "ordinal", "continuous", "survival"]
 
-    type: Literal["classification"] = "classification"
-    label: str
-    classes: tuple[str, ...] = Field(min_length=2, description="the last of two is the positive class")
+# Bins of the memory where the task has no classes: quantiles of the values, intervals of the time.
+_BINS: dict[TaskType, int] = {"continuous": 3, "survival": 4}
+
+
+class TaskSettings(Section):
+    """What is predicted.
+
+    ``bins`` is 0 for the tasks that have classes: there the memory has one codebook a class.
+    """
+
+    type: TaskType = "classification"
+    label: str = Field(description="column of the class or the value; for survival, of the time")
+    event: str | None = Field(None, description="survival: column that says whether the time ends in the event")
+    classes: tuple[str, ...] = Field((), description="the last of two is the positive class; ordinal: in rising order")
     map: dict[str, str] = Field(
         default_factory=dict, description="table value → class, where they are not the same word"
     )
+    bins: int = Field(0, ge=0, description="codebooks of the memory: quantiles (continuous), time intervals (survival)")
+
+    @property
+    def categorical(self) -> bool:
+        """Whether classes are predicted, in an order or in none."""
+        return self.type in ("classification", "ordinal")
+
+    @property
+    def binary(self) -> bool:
+        """Whether it is a classification of two classes, the one task that has a positive class and a threshold."""
+        return self.type == "classification" and len(self.classes) == 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_bins(cls, value: object) -> object:
+        if isinstance(value, dict) and "bins" not in value and value.get("type") in _BINS:
+            return {**value, "bins": _BINS[value["type"]]}
+        return value
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -75,15 +103,39 @@ class TaskSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.categorical:
+            self._check_classes()
+        else:
+            self._check_no_classes()
+        if self.type == "survival" and self.event is None:
+            raise ValueError("event is missing: type survival needs the column that says who had the event")
+        if self.type != "survival" and self.event is not None:
+            raise ValueError(f"event is for type survival; this is type {self.type}")
+        if self.event == self.label:
+            raise ValueError(f"event and label are both {self.label!r}; label is the time, event another column")
+        return self
+
+    def _check_classes(self) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(
+                f"type {self.type} needs two classes or more in classes, found {list(self.classes)}; "
+                "a column of numbers is type continuous"
+            )
         folded = [name.strip().casefold() for name in self.classes]
         if len(set(folded)) != len(folded):
             raise ValueError(f"classes {list(self.classes)} are not distinct (upper and lower case are the same)")
         unknown = sorted({target for target in self.map.values() if target.strip().casefold() not in folded})
         if unknown:
             raise ValueError(f"map points to {unknown}, which are not among the classes {list(self.classes)}")
-        if len(self.classes) != 2:
-            raise ValueError(f"{len(self.classes)} classes given; this version of momkd handles exactly 2")
-        return self
+        if self.bins:
+            raise ValueError(f"bins is for types continuous and survival; type {self.type} has its classes")
+
+    def _check_no_classes(self) -> None:
+        for name in ("classes", "map"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for types classification and ordinal; type {self.type} has no classes")
+        if self.bins < 2:
+            raise ValueError(f"bins is {self.bins}; type {self.type} needs 2 or more")
 
 
 class CvSettings(Section):

@@ -101,8 +101,13 @@ def build_experiment(
     given = _merge({}, raw)
     for override in overrides:
         _apply_override(given, override)
-    preset = _preset_of(given)
-    merged = _merge(PRESETS.get(preset, {}), given)
+    # A preset fills in sections and makes none: without omics there is no omics section.
+    preset = {
+        section: values
+        for section, values in PRESETS.get(_preset_of(given), {}).items()
+        if section != "omics" or isinstance(given.get("omics"), Mapping)
+    }
+    merged = _merge(preset, given)
     for section, key in _PATHS:
         block = merged.get(section)
         if isinstance(block, dict) and isinstance(block.get(key), str | Path):

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from momkd.experiment.section import Count, Fraction, NonNegative, Positive, Section
 
+Strength = Annotated[float, Field(ge=0.0, le=1.0)]
+
 
 class EncoderSettings(Section):
     """The slide encoder: two GATv2 layers with residuals (spec: Branches)."""
@@ -32,18 +34,71 @@ class RnaSettings(Section):
     dropout: Fraction = 0.25
 
 
-class MemorySettings(Section):
-    """The class-conditional memory on the unit sphere."""
+class DecouplingSettings(Section):
+    """How much of the gradient of each crossing into the memory is stopped: it is multiplied by 1 − strength."""
 
-    update: Literal["gradient"] = "gradient"
+    classifier: Strength = Field(1.0, description="cross-entropy → attention → codes; 1 is the published gradient stop")
+    rna: Strength = Field(0.0, description="RNA alignment → codes")
+    slide: Strength = Field(0.0, description="slide alignment → codes")
+
+
+class MemorySettings(Section):
+    """The class-conditional memory on the unit sphere (docs/memory.md has the equation of every option)."""
+
+    update: Literal["gradient", "ema", "hybrid", "fixed", "queue"] = Field(
+        "gradient", description="what moves the codes"
+    )
+    momentum: Fraction = Field(0.99, description="m of ema and hybrid: c ← normalise(m·c + (1−m)·mean query)")
+    lr_mult: Positive = Field(1.0, description="learning-rate factor of the codes under gradient and hybrid")
     codes: Count = Field(16, description="K, codes per class")
     dim: Count = Field(64, description="S, dimension of the shared sphere")
-    init: Literal["kmeans", "random"] = "kmeans"
+    init: Literal["kmeans", "random", "warmup"] = "kmeans"
     init_patches: Count = Field(50_000, description="at most so many training patches a class enter the k-means")
+    warmup_epochs: Count = Field(3, description="init: warmup has the k-means after so many epochs")
+    revive: int = Field(0, ge=0, description="a code that won no query for so many epochs is moved; 0 = never")
     temperature: Annotated[float, Field(ge=0.01, le=2.0)] = Field(0.2, description="initial τ of the attention")
+    learn_temperature: bool = True
     margin: float = 0.3
     alignment_scale: Positive = 20.0
-    sharpness: Positive = Field(5.0, description="of the log-sum-exp over the codes")
+    sharpness: Positive = Field(5.0, description="β of the log-sum-exp over the codes")
+    offset: bool = Field(True, description="φ is the log-sum-exp itself; false subtracts ln K / β")
+    orthogonality: Literal["within", "across", "both", "none"] = Field("within", description="which codes are spread")
+    decoupling: DecouplingSettings = DecouplingSettings()
+
+    @model_validator(mode="after")
+    def _revivable(self) -> Self:
+        if self.revive and self.update in ("fixed", "queue"):
+            does = "never moves a code" if self.update == "fixed" else "replaces every code in turn"
+            raise ValueError(f"revive {self.revive} moves idle codes, but rule {self.update} {does}; give revive: 0")
+        return self
+
+
+class WideSettings(Section):
+    """A linear path beside the network, from the mean patch features to the scores: u·x̄ + b."""
+
+    enabled: bool = False
+    weight_decay: NonNegative = 0.1
+    lr_factor: Positive = Field(1.0, description="learning rate of u over train.lr")
+
+
+class ProgrammeSettings(Section):
+    """The programme memory: omics prototypes of each class, against which a slide's predicted programmes are read."""
+
+    dim: int = Field(0, ge=0, description="n, leading principal components of an omics table; 0 = no programme memory")
+    codes: Count = Field(8, description="K, prototypes per class")
+    vote: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.5, description="ν, the memory's share of the scores")
+    weight_decay: NonNegative = Field(0.1, description="of the maps A and B that predict the programmes")
+    lr_factor: Positive = Field(1.0, description="learning rate of A and B over train.lr")
+    read_lr_factor: Positive = Field(10.0, description="learning rate of the read-out ω over train.lr")
+
+
+class TeacherSettings(Section):
+    """Soft labels: out-of-fold scores of a linear omics teacher, fitted on the training patients."""
+
+    weight: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.0, description="λ, share of the soft label; 0 = none")
+    c: Positive = Field(1e-3, description="inverse ridge penalty of the teacher")
+    folds: Annotated[int, Field(ge=2)] = 5
+    spread: Positive = Field(1.5, description="standard deviation that the teacher's log-odds are scaled to")
 
 
 class ClassifierSettings(Section):
@@ -54,7 +109,7 @@ class ClassifierSettings(Section):
 
 
 class LossSettings(Section):
-    """Weights of the five losses."""
+    """Weights of the losses: the five published ones and the two of the programme memory."""
 
     task: NonNegative = 0.5
     memory: NonNegative = 0.1
@@ -62,6 +117,8 @@ class LossSettings(Section):
     slide: NonNegative = 0.2
     reconstruction: NonNegative = 0.05
     orthogonality: NonNegative = Field(10.0, description="inside the memory loss")
+    programme: NonNegative = Field(1.0, description="predicted against true affinities; model.programmes.dim > 0")
+    vote: NonNegative = Field(1.0, description="task loss of the memory's vote; model.programmes.dim > 0")
 
 
 class ModelSettings(Section):
@@ -73,4 +130,7 @@ class ModelSettings(Section):
     rna: RnaSettings = RnaSettings()
     memory: MemorySettings = MemorySettings()
     classifier: ClassifierSettings = ClassifierSettings()
+    wide: WideSettings = WideSettings()
+    programmes: ProgrammeSettings = ProgrammeSettings()
+    teacher: TeacherSettings = TeacherSettings()
     loss: LossSettings = LossSettings()

@@ -8,12 +8,26 @@ from typing import Any
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {"train": {"batch_size": 1, "patience": 10}},
     "default": {
+        "omics": {"scale": "winsor", "select": {"method": "none"}},
         "model": {
-            "encoder": {"dim": 128, "dropout": 0.5},
-            "rna": {"hidden": 128, "dim": 64},
-            "memory": {"codes": 8, "dim": 32},
-            "classifier": {"hidden": 64},
+            "encoder": {"dim": 32, "dropout": 0.5, "attention_dropout": 0.0},
+            "memory": {"codes": 8, "dim": 16},
+            "classifier": {"hidden": 32, "dropout": 0.5},
+            "wide": {"enabled": True},
+            "programmes": {"dim": 10},
+            "teacher": {"weight": 0.7},
+            "loss": {"task": 1.0, "memory": 0.0, "rna": 0.0, "slide": 0.0, "reconstruction": 0.0},
         },
-        "train": {"batch_size": 16, "lr": 1.0e-3, "weight_decay": 1.0e-2},
+        "train": {
+            "epochs": 20,
+            "batch_size": 64,
+            "lr": 1.0e-3,
+            "weight_decay": 0.1,
+            "clip": 5.0,
+            "members": 6,
+            "sampling": "shuffled",
+            "schedule": "cosine",
+            "average": 0.99,
+        },
     },
 }

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from momkd.experiment.section import Count, NonNegative, Positive, Section
+from momkd.experiment.section import Count, Fraction, NonNegative, Positive, Section
 
 
 class TrainSettings(Section):
@@ -20,6 +20,14 @@ class TrainSettings(Section):
     clip: NonNegative = Field(16.0, description="largest gradient norm; 0 = no clipping")
     plateau_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     plateau_patience: Count = 5
+    members: Count = Field(1, description="M networks that vote as one student; above 1 they are cross-fitted")
+    sampling: Literal["balanced", "shuffled"] = Field("balanced", description="shuffled: every slide once an epoch")
+    schedule: Literal["plateau", "cosine"] = Field("plateau", description="cosine: all epochs, no early stopping")
+    warm_up: int = Field(10, ge=0, description="steps over which the learning rate rises; schedule: cosine")
+    least_steps: int = Field(0, ge=0, description="more epochs where `epochs` gives fewer steps; schedule: cosine")
+    average: Fraction = Field(
+        0.0, description="decay of the averaged weights that are kept; 0 = the weights themselves"
+    )
     seed: int = Field(0, ge=0)
     threads: Count | Literal["auto"] = Field("auto", description="CPU threads a fit; auto: from data, folds and cores")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

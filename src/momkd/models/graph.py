@@ -53,17 +53,21 @@ class Graph:
         if len(graphs) == 1:
             only = graphs[0]
             return cls(only.receive_ptr, only.senders, only.send_ptr, only.receivers, only.send_edge)
-        parts: list[list[Tensor]] = [[], [], [], [], []]
-        nodes = edges = 0
-        for graph in graphs:
-            first = 0 if nodes == 0 else 1
-            parts[0].append(graph.receive_ptr[first:] + edges)
-            parts[1].append(graph.senders + nodes)
-            parts[2].append(graph.send_ptr[first:] + edges)
-            parts[3].append(graph.receivers + nodes)
-            parts[4].append(graph.send_edge + edges)
-            nodes, edges = nodes + graph.n_nodes, edges + graph.n_edges
-        return cls(*(torch.cat(part) for part in parts))
+        # One operation for all graphs, not one a graph: a step may hold a hundred of a single node.
+        sizes = torch.tensor([[graph.n_nodes, graph.n_edges] for graph in graphs], device=graphs[0].senders.device).T
+        starts = sizes.cumsum(1) - sizes
+        of_edge = torch.repeat_interleave(starts, sizes[1], dim=1)
+        after = torch.repeat_interleave(starts[1], sizes[0])
+        receive = torch.cat([graph.receive_ptr[1:] for graph in graphs]) + after
+        send = torch.cat([graph.send_ptr[1:] for graph in graphs]) + after
+        zero = receive.new_zeros(1)
+        return cls(
+            torch.cat([zero, receive]),
+            torch.cat([graph.senders for graph in graphs]) + of_edge[0],
+            torch.cat([zero, send]),
+            torch.cat([graph.receivers for graph in graphs]) + of_edge[0],
+            torch.cat([graph.send_edge for graph in graphs]) + of_edge[1],
+        )
 
     @property
     def n_nodes(self) -> int:

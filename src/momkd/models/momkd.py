@@ -1,124 +1,32 @@
 """MoMKD: momentum memory for knowledge distillation (arXiv 2602.21395), read from top to bottom like the paper.
 
 A slide is a bag of P patches with D features and a graph. In training an RNA profile of the same patient is at hand.
-Knowledge passes from RNA to slide only through a class-conditional memory on a unit sphere (``memory.py``): both
-branches are pulled towards the codes of their class, the classifier reads the codes but cannot move them. Afterwards
-``Student`` alone predicts, from histology.
+Knowledge passes from RNA to slide only through memories: the class-conditional memory of the paper on a unit sphere
+(``memory.py``), towards whose codes both branches are pulled while the classifier reads the codes and cannot move
+them; and the programme memory (``programmes.py``), whose codes RNA alone makes. Afterwards ``Student`` alone predicts,
+from histology.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from momkd.experiment import ClassifierSettings, EncoderSettings, LossSettings, ModelSettings, RnaSettings
-from momkd.models.gatv2 import GATv2
-from momkd.models.memory import Memory
-from momkd.models.packed import PackedBags, segment_softmax, weighted_sum
+from momkd.experiment import LossSettings, ModelSettings, RnaSettings
+from momkd.models.memory import UNKNOWN
+from momkd.models.memory_updates import MemoryUpdates
+from momkd.models.outcome import Outcome
+from momkd.models.packed import PackedBags
 from momkd.models.products import full_precision
-
-
-class SlideEncoder(nn.Module):
-    """Two GATv2 layers with residuals; F = elementwise max(h1, h2): packed bags (N, D) → (N, W)."""
-
-    def __init__(self, in_dim: int, settings: EncoderSettings) -> None:
-        super().__init__()
-        width, head_dim = settings.dim, settings.dim // settings.heads
-        self.gat1 = GATv2(in_dim, head_dim, settings.heads, dropout=settings.attention_dropout)
-        self.gat2 = GATv2(width, head_dim, settings.heads, dropout=settings.attention_dropout)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.residual = nn.Identity() if in_dim == width else nn.Linear(in_dim, width)
-        self.dropout = settings.dropout
-
-    def forward(self, bags: PackedBags) -> Tensor:
-        """Encode every patch in the light of its neighbours."""
-        x, graph = bags.features, bags.graph
-        # h1 = dropout(ELU(LN1(GAT1(x, E)))) + residual(x)
-        h1 = self.gat1.block(x, graph, norm=self.norm1, activation="elu", dropout=self.dropout, residual=self.residual)
-        # h2 = dropout(ELU(LN2(GAT2(h1, E)))) + h1, of which F = max(h1, h2) = h1 + max(0, dropout(ELU(·))) keeps
-        # the positive part, and there ELU is ReLU: F = dropout(ReLU(LN2(GAT2(h1, E)))) + h1.
-        return self.gat2.block(
-            h1, graph, norm=self.norm2, activation="relu", dropout=self.dropout, residual=nn.Identity()
-        )
-
-
-class Classifier(nn.Sequential):
-    """LayerNorm → Linear(W, C) → ReLU → Dropout → Linear(C, classes)."""
-
-    def __init__(self, width: int, n_classes: int, settings: ClassifierSettings) -> None:
-        super().__init__(
-            nn.LayerNorm(width),
-            nn.Linear(width, settings.hidden),
-            nn.ReLU(),
-            nn.Dropout(settings.dropout),
-            nn.Linear(settings.hidden, n_classes),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class StudentOutput:
-    """What the student says of B bags with N patches in all.
-
-    ``logits`` (B, classes); ``attention`` (N,), summing to 1 in each bag; ``evidence`` (N,), s_i: affinity to the
-    positive minus the negative memory; ``patches`` (N, S) and ``slides`` (B, S), unit rows p and w on the shared
-    sphere.
-    """
-
-    logits: Tensor
-    attention: Tensor
-    evidence: Tensor
-    patches: Tensor
-    slides: Tensor
-
-
-class Student(nn.Module):
-    """The histology-only path; it holds no RNA weight.
-
-    Without gradients a slide of any size is read in parts: beyond its features, which may be float16 and mapped from
-    a file, it takes memory for three tensors (N, W).
-    """
-
-    def __init__(self, in_dim: int, n_classes: int, settings: ModelSettings) -> None:
-        super().__init__()
-        if n_classes != 2:
-            raise ValueError(f"the attention compares a positive with a negative memory: 2 classes, found {n_classes}")
-        width = settings.encoder.dim
-        self.encoder = SlideEncoder(in_dim, settings.encoder)
-        self.patch_projector = nn.Linear(width, settings.memory.dim)
-        self.slide_projector = nn.Linear(width, settings.memory.dim)
-        self.memory = Memory(n_classes, settings.memory)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(settings.memory.temperature)))
-        self.classifier = Classifier(width, n_classes, settings.classifier)
-
-    def forward(self, bags: PackedBags) -> StudentOutput:
-        """Memory-guided aggregation: a = softmax_i(s_i / τ), V = Σ a_i F_i, classified."""
-        bag_of_patch, n_bags = bags.bag_of_patch, bags.n_bags
-        encoded = self.encoder(bags)
-        with full_precision(encoded):
-            patches = functional.normalize(self.patch_projector(encoded), dim=-1)
-
-            affinity = self.memory.affinity(patches)
-            evidence = affinity[:, 1] - affinity[:, 0]
-            temperature = self.log_temperature.exp().clamp(0.01, 2.0)
-            attention = segment_softmax(evidence / (temperature + 1e-9), bag_of_patch, n_bags)
-
-            pooled = weighted_sum(attention, encoded, bags.ptr)
-            slides = functional.normalize(self.slide_projector(pooled), dim=-1)
-            return StudentOutput(self.classifier(pooled), attention, evidence, patches, slides)
-
-    def project_patches(self, bags: PackedBags) -> Tensor:
-        """The unit patch projections p alone, (N, S): what the memory is initialised from."""
-        encoded = self.encoder(bags)
-        with full_precision(encoded):
-            return functional.normalize(self.patch_projector(encoded), dim=-1)
+from momkd.models.student import Student, StudentOutput
 
 
 class RnaBranch(nn.Module):
-    """RNA encoder e (B, R), decoder, and projector r on the shared sphere. Training only."""
+    """The branch of an omics table: encoder e (B, R), decoder, and projector r on the shared sphere. Training only."""
 
     def __init__(self, n_genes: int, sphere_dim: int, settings: RnaSettings) -> None:
         super().__init__()
@@ -143,15 +51,101 @@ class RnaBranch(nn.Module):
         return functional.normalize(self.projector(embedding), dim=-1), self.decoder(embedding)
 
 
+@dataclass(eq=False)  # not frozen: Fabric rebuilds what a forward is given
+class Privileged:
+    """What one omics table says of B slides; rows of slides whose patient is not in it are ignored.
+
+    ``paired`` (B,) bool; ``values`` (B, G), selected and scaled; ``profiles`` (B, n), the unit profiles ρ.
+    """
+
+    paired: Tensor
+    values: Tensor
+    profiles: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the losses of a step are divided by, so that those of its parts add up to those of all its slides.
+
+    ``slides`` B; ``known``: slides whose memory class is known; ``paired`` and ``paired_known`` by omics table.
+    """
+
+    slides: int
+    known: int
+    paired: dict[str, int]
+    paired_known: dict[str, int]
+
+    @classmethod
+    def of(cls, lessons: Sequence[Lesson]) -> Counts:
+        """Count the slides of the parts of a step."""
+        known = [lesson.memory_class != UNKNOWN for lesson in lessons]
+        pairs = {name: [lesson.tables[name].paired for lesson in lessons] for name in lessons[0].tables}
+        return cls(
+            slides=sum(len(lesson.targets) for lesson in lessons),
+            known=sum(int(mask.sum()) for mask in known),
+            paired={name: sum(int(mask.sum()) for mask in masks) for name, masks in pairs.items()},
+            paired_known={
+                name: sum(int((mask & other).sum()) for mask, other in zip(masks, known, strict=True))
+                for name, masks in pairs.items()
+            },
+        )
+
+
+@dataclass(eq=False)
+class Lesson:
+    """What B slides are taught by.
+
+    ``targets`` (B, 2) float, as the outcome wants them; ``memory_class`` (B,) int64, −1 where it is unknown; ``tables``
+    by name; ``soft`` (B, O), scores of the omics teacher, and ``has_soft`` (B,) bool, where there is one; ``counts`` of
+    the whole step, where these slides are a part of it.
+    """
+
+    targets: Tensor
+    memory_class: Tensor
+    tables: dict[str, Privileged] = field(default_factory=dict)
+    soft: Tensor | None = None
+    has_soft: Tensor | None = None
+    counts: Counts | None = None
+
+    def to(self, device: torch.device) -> Lesson:
+        """Move to a device."""
+        if device.type == "cpu":
+            return self
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        tables = {
+            name: Privileged(t.paired.to(device), t.values.to(device, non_blocking=True), moved(t.profiles))
+            for name, t in self.tables.items()
+        }
+        targets, labels = self.targets.to(device), self.memory_class.to(device)
+        return Lesson(targets, labels, tables, moved(self.soft), moved(self.has_soft), self.counts)
+
+    @classmethod
+    def of_classes(cls, labels: Tensor, rna: Tensor | None = None, paired: Tensor | None = None) -> Lesson:
+        """Class numbers (B,) and, where given, rows (B, G) of one table named rna."""
+        targets = torch.stack([labels.float(), torch.zeros_like(labels, dtype=torch.float32)], dim=1)
+        tables = {} if rna is None or paired is None else {"rna": Privileged(paired, rna)}
+        return cls(targets, labels, tables)
+
+
 @dataclass(eq=False)  # not frozen: Fabric rebuilds what a forward returns
 class Losses:
-    """The five losses, each a mean over the bags that have it, and their weighted sum."""
+    """The losses and their weighted sum.
+
+    The published five are means over the bags that have them; with soft labels ``task`` is
+    (1 − λ)·loss(y, s_hist) + λ·curvature·(s_hist − t)². ``programme`` (L_prog, 0 for a bag without omics) and ``vote``
+    (task loss of the votes) are means over all bags. Of several omics tables each loss is the mean.
+    """
 
     task: Tensor
     memory: Tensor
     rna: Tensor
     slide: Tensor
     reconstruction: Tensor
+    programme: Tensor
+    vote: Tensor
     total: Tensor
 
     def values(self) -> dict[str, float]:
@@ -160,56 +154,124 @@ class Losses:
 
 
 class MoMKD(nn.Module):
-    """The student with its privileged teacher. ``n_genes`` None: the same student, trained with cross-entropy only."""
+    """The student with its privileged teachers.
 
-    def __init__(self, in_dim: int, n_genes: int | None, n_classes: int, settings: ModelSettings) -> None:
+    ``genes``: the number of columns G of each omics table. Empty: the same student, trained with the task loss only.
+    A part that no loss would teach does not exist.
+    """
+
+    def __init__(self, in_dim: int, outcome: Outcome, settings: ModelSettings, genes: Mapping[str, int]) -> None:
         super().__init__()
-        self.settings = settings
-        self.student = Student(in_dim, n_classes, settings)
-        self.rna = None if n_genes is None else RnaBranch(n_genes, settings.memory.dim, settings.rna)
+        self.settings, weights = settings, settings.loss
+        self.student = Student(in_dim, outcome, settings, tuple(genes) if settings.programmes.dim else ())
+        taught = weights.rna > 0 or weights.reconstruction > 0
+        self.branches = nn.ModuleDict(
+            {name: RnaBranch(n, settings.memory.dim, settings.rna) for name, n in genes.items() if taught}
+        )
+        used = bool(genes) and (weights.memory > 0 or weights.rna > 0 or weights.slide > 0)
+        self.updates = MemoryUpdates(self.student.memory) if used else None
 
-    def forward(self, bags: PackedBags, labels: Tensor, rna: Tensor | None, paired: Tensor | None) -> Losses:
-        """All losses of B labelled bags.
+    def begin_epoch(self, warming: bool) -> None:
+        """Before an epoch; ``warming``: the memory stands still and its losses are off."""
+        if self.updates is not None:
+            self.updates.begin_epoch(warming)
 
-        ``labels`` (B,) int64; ``rna`` (B, G), rows of unpaired patients ignored; ``paired`` (B,) bool, True where the
-        row is real. A patient without RNA takes part in everything but the RNA losses.
+    def after_step(self) -> None:
+        """After every optimiser step: move the codes by the update rule of the memory."""
+        if self.updates is not None:
+            self.updates.after_step(self.student.memory)
+
+    def end_epoch(self) -> None:
+        """After an epoch and its validation: move codes that win nothing, where that is asked for."""
+        if self.updates is not None:
+            self.updates.end_epoch(self.student.memory)
+
+    def forward(self, bags: PackedBags, lesson: Lesson) -> Losses:
+        """All losses of B bags. A patient without omics takes part in everything but the omics losses.
+
+        In training, the update rule of the memory sees the projections.
         """
         out = self.student(bags)
+        counts = lesson.counts or Counts.of([lesson])
         with full_precision(out.logits):
-            return self._losses(out, bags, labels, rna, paired)
+            zero = out.logits.new_zeros(())
+            losses = Losses(self._task(out, lesson).sum() / counts.slides, zero, zero, zero, zero, zero, zero, zero)
+            if lesson.tables:
+                projected = self._branches(losses, lesson, counts)
+                if self.updates is not None and not self.updates.warming:
+                    self._memory(losses, out, bags, lesson, projected, counts)
+                self._programmes(losses, out, lesson, counts)
+            losses.total = weighted(self.settings.loss, losses)
+            return losses
 
-    def _losses(
-        self, out: StudentOutput, bags: PackedBags, labels: Tensor, rna: Tensor | None, paired: Tensor | None
-    ) -> Losses:
-        task = functional.cross_entropy(out.logits, labels)
-        zero = task.new_zeros(())
-        if self.rna is None or rna is None or paired is None:
-            return Losses(task, zero, zero, zero, zero, self.settings.loss.task * task)
+    def _task(self, out: StudentOutput, lesson: Lesson) -> Tensor:
+        """The task loss of each slide (B,), soft labels in it."""
+        outcome, share = self.student.outcome, self.settings.teacher.weight
+        hard = outcome.loss(out.histology, lesson.targets)
+        if lesson.soft is None or lesson.has_soft is None or share == 0.0:
+            return hard
+        soft = outcome.curvature * (out.histology - lesson.soft).square().sum(1)
+        return torch.where(lesson.has_soft, (1.0 - share) * hard + share * soft, hard)
 
-        weights, memory = self.settings.loss, self.student.memory
-        commitment = memory.commitment_loss(out.patches, bags.bag_of_patch, labels)
-        orthogonality = memory.orthogonality().index_select(0, labels)
-        memory_loss = (commitment + weights.orthogonality * orthogonality).mean()
-        slide = memory.alignment_loss(out.slides, labels).mean()
+    def _branches(self, losses: Losses, lesson: Lesson, counts: Counts) -> dict[str, Tensor]:
+        """L_rec, and the projections r (paired bags, S) of each table that has any."""
+        projected: dict[str, Tensor] = {}
+        for name, branch in self.branches.items():
+            table = lesson.tables[name]
+            if table.paired.any():
+                profiles = table.values[table.paired]
+                projected[name], rebuilt = branch(profiles)
+                error = functional.mse_loss(rebuilt, profiles) * (len(profiles) / counts.paired[name])
+                losses.reconstruction = losses.reconstruction + error / len(self.branches)
+        return projected
 
-        rna_loss = reconstruction = zero
-        if paired.any():
-            profiles = rna[paired]
-            projected, rebuilt = self.rna(profiles)
-            rna_loss = memory.alignment_loss(projected, labels[paired]).mean()
-            reconstruction = functional.mse_loss(rebuilt, profiles)
-        total = _weighted(weights, task, memory_loss, rna_loss, slide, reconstruction)
-        return Losses(task, memory_loss, rna_loss, slide, reconstruction, total)
+    def _memory(
+        self,
+        losses: Losses,
+        out: StudentOutput,
+        bags: PackedBags,
+        lesson: Lesson,
+        projected: dict[str, Tensor],
+        counts: Counts,
+    ) -> None:
+        """The paper's L_mem, L_wsi and L_rna, each over the bags whose memory class is known."""
+        weights, memory, labels = self.settings.loss, self.student.memory, lesson.memory_class
+        decoupling, known = self.settings.memory.decoupling, max(1, counts.known)
+        if weights.memory > 0:
+            commitment = memory.commitment_loss(out.patches, bags.bag_of_patch, labels)
+            spread = weights.orthogonality * memory.orthogonality_loss(labels)
+            losses.memory = (commitment + spread).sum() / known
+        if weights.slide > 0:
+            losses.slide = memory.alignment_loss(out.slides, labels, decoupling.slide).sum() / known
+        for name, queries in projected.items():
+            own = labels[lesson.tables[name].paired]
+            alignment = memory.alignment_loss(queries, own, decoupling.rna).sum() / max(1, counts.paired_known[name])
+            losses.rna = losses.rna + alignment / len(self.branches)
+        if self.updates is not None and self.training:
+            omics = [(queries, lesson.tables[name].paired) for name, queries in projected.items()]
+            self.updates.observe(out.slides, labels, omics)
+            self.updates.observe_attention(out.attention, bags.ptr, bags.bag_of_patch)
+
+    def _programmes(self, losses: Losses, out: StudentOutput, lesson: Lesson, counts: Counts) -> None:
+        """L_prog and the votes' task loss."""
+        outcome, student = self.student.outcome, self.student
+        share = 1.0 / (counts.slides * max(1, len(student.programmes)))
+        for name, memory in student.programme_memories().items():
+            table = lesson.tables[name]
+            if table.profiles is not None:
+                affinities = memory.loss(out.programmes[name], table.profiles)
+                losses.programme = losses.programme + share * (affinities * table.paired).sum()
+            losses.vote = losses.vote + share * outcome.loss(out.votes[name], lesson.targets).sum()
 
 
-def _weighted(
-    weights: LossSettings, task: Tensor, memory: Tensor, rna: Tensor, slide: Tensor, reconstruction: Tensor
-) -> Tensor:
-    """L = .5·CE + .1·L_mem + .05·L_rna + .2·L_wsi + .05·L_rec with the published weights."""
+def weighted(weights: LossSettings, losses: Losses) -> Tensor:
+    """L = .5·L_task + .1·L_mem + .05·L_rna + .2·L_wsi + .05·L_rec with the published weights, + L_prog + L_vote."""
     return (
-        weights.task * task
-        + weights.memory * memory
-        + weights.rna * rna
-        + weights.slide * slide
-        + weights.reconstruction * reconstruction
+        weights.task * losses.task
+        + weights.memory * losses.memory
+        + weights.rna * losses.rna
+        + weights.slide * losses.slide
+        + weights.reconstruction * losses.reconstruction
+        + weights.programme * losses.programme
+        + weights.vote * losses.vote
     )

@@ -14,6 +14,11 @@ from torch.autograd.function import once_differentiable
 from momkd.models import buffers
 from momkd.models.graph import Graph
 
+# So many elements are cheap to copy.
+_SMALL = 1 << 17
+# Rows of half precision are widened so many at a time.
+_ROWS_AT_ONCE = 8192
+
 
 @dataclass(eq=False)  # not frozen: Fabric rebuilds what it moves between devices and precisions
 class PackedBags:
@@ -83,8 +88,24 @@ def segment_softmax(scores: Tensor, segment: Tensor, n_segments: int) -> Tensor:
     return weights / segment_sum(weights, segment, n_segments).index_select(0, segment)
 
 
+def bag_means(features: Tensor, ptr: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mean patch of each bag, (N, D) of any floating dtype → (B, D) in ``dtype``; a giant bag is read in parts."""
+    sizes = ptr.diff()
+    if len(features) == len(sizes):
+        return features.to(dtype)
+    sums = []
+    for bag in torch.split(features, sizes.tolist()):
+        sums.append(torch.stack([part.to(dtype).sum(0) for part in torch.split(bag, _ROWS_AT_ONCE)]).sum(0))
+    return torch.stack(sums) / sizes.unsqueeze(1).to(dtype)
+
+
 def weighted_sum(weights: Tensor, rows: Tensor, ptr: Tensor) -> Tensor:
     """Σ_i weights_i · rows_i of each bag: (N,), (N, W), (B + 1,) → (B, W), without a second (N, W) tensor."""
+    n_bags = len(ptr) - 1
+    if rows.numel() <= _SMALL:
+        # Many tiny bags: one operation for all of them costs less than one each.
+        owner = torch.repeat_interleave(torch.arange(n_bags, device=ptr.device), ptr.diff())
+        return segment_sum(weights.unsqueeze(1) * rows, owner, n_bags)
     result: Tensor = _WeightedSum.apply(weights, rows, ptr)
     return result
 

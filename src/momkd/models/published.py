@@ -27,9 +27,9 @@ _PREFIXES = {
     "wsi_pool_projector.": "student.slide_projector.",
     "wsi_classifier_proto.": "student.classifier.",
     "attn_log_tau": "student.log_temperature",
-    "rna_tower.encoder.": "rna.encoder.",
-    "rna_decoder.decoder.": "rna.decoder.",
-    "rna_projector.": "rna.projector.",
+    "rna_tower.encoder.": "branches.rna.encoder.",
+    "rna_decoder.decoder.": "branches.rna.decoder.",
+    "rna_projector.": "branches.rna.projector.",
 }
 _ATTENTION = {
     "wsi_encoder.gat1.att": "student.encoder.gat1.attention",

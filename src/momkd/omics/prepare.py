@@ -42,8 +42,11 @@ class OmicsPreparer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
 
         Raises OmicsError naming selected genes that ``X`` lacks.
         """
-        chosen = self.selector_.transform(X).to_numpy(dtype=np.float64)
-        return np.asarray(self.scaler_.transform(chosen), dtype=np.float32)
+        return np.asarray(self.scaler_.transform(self.select(X)), dtype=np.float32)
+
+    def select(self, X: pd.DataFrame) -> NDArray[np.float64]:
+        """Return the selected genes (patients, genes) float64, not scaled. Raises as ``transform`` does."""
+        return np.asarray(self.selector_.transform(X).to_numpy(dtype=np.float64))
 
     def genes_table(self) -> pd.DataFrame:
         """Return rank (from 1), gene and score (float64; NaN where the method has none), best first."""

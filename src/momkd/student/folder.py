@@ -15,22 +15,25 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from momkd.errors import StudentError
-from momkd.experiment import ModelSettings
+from momkd.experiment import ModelSettings, TaskSettings
 from momkd.files import atomic_path, read_json, sha256_file, write_json
-from momkd.models.momkd import Student
 from momkd.slides.normalize import Kind, load_normalizer
 from momkd.student.predictor import FeatureGeometry, StudentCard, StudentPredictor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _TENSORS, _CARD = "student.safetensors", "student.json"
 # The student's network has no RNA branch and its card says nothing about training.
-_MODEL_FIELDS = {"name", "encoder", "memory", "classifier"}
+_MODEL_FIELDS = {"name", "encoder", "memory", "classifier", "wide", "programmes"}
 
 
 def save_student(predictor: StudentPredictor, folder: Path) -> None:
     """Write a student folder; the card is written last, so a folder with a card is whole."""
     folder = Path(folder)
-    tensors = {f"network.{name}": value.contiguous().cpu() for name, value in predictor.network.state_dict().items()}
+    tensors = {
+        f"member.{number}.{name}": value.contiguous().cpu()
+        for number, member in enumerate(predictor.members)
+        for name, value in member.state_dict().items()
+    }
     for name, array in predictor.normalizer.arrays().items():
         tensors[f"normalizer.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     with atomic_path(folder / _TENSORS) as temporary:
@@ -40,13 +43,14 @@ def save_student(predictor: StudentPredictor, folder: Path) -> None:
         folder / _CARD,
         {
             "format_version": FORMAT_VERSION,
-            "label": card.label,
-            "classes": list(card.classes),
+            "task": card.task.model_dump(mode="json", exclude={"map"}),
+            "members": len(predictor.members),
+            "programmes": list(card.programmes),
             "threshold": card.threshold,
             "features": asdict(card.features),
             "graph_k": card.graph_k,
             "normalize": card.normalize,
-            "model": card.model.model_dump(mode="json", include=_MODEL_FIELDS),
+            "model": card.model.model_dump(mode="json", include=_MODEL_FIELDS, exclude={"memory": {"decoupling"}}),
             "validation": card.validation,
             "source": card.source,
             "sha256": sha256_file(folder / _TENSORS),
@@ -85,8 +89,9 @@ def load_student(folder: Path | str, device: str | torch.device = "cpu") -> Stud
 
 def _read_card(raw: dict[str, Any]) -> StudentCard:
     return StudentCard(
-        label=str(raw["label"]),
-        classes=tuple(str(name) for name in raw["classes"]),
+        task=TaskSettings.model_validate(raw["task"]),
+        members=int(raw["members"]),
+        programmes=tuple(str(name) for name in raw["programmes"]),
         features=FeatureGeometry(**raw["features"]),
         graph_k=int(raw["graph_k"]),
         normalize=_kind(raw["normalize"]),
@@ -109,12 +114,13 @@ def _build(card: StudentCard, tensors_path: Path, device: torch.device) -> Stude
         normalizer = load_normalizer(card.normalize, {k: v.numpy() for k, v in _under(tensors, "normalizer.").items()})
         # Built without memory or random numbers: a wrong card cannot ask for more than its tensor file holds.
         with torch.device("meta"):
-            network = Student(card.features.width, len(card.classes), card.model)
-        weights = {name: value.float() for name, value in _under(tensors, "network.").items()}
-        network.load_state_dict(weights, assign=True)
+            members = [card.network() for _ in range(card.members)]
+        for number, member in enumerate(members):
+            weights = {name: value.float() for name, value in _under(tensors, f"member.{number}.").items()}
+            member.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise StudentError(f"{tensors_path}: does not hold the network of its card: {error}") from error
-    return StudentPredictor(network.to(device), normalizer, card)
+    return StudentPredictor([member.to(device) for member in members], normalizer, card)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

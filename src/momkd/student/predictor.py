@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy.typing as npt
 import torch
 
 from momkd.errors import StudentError
-from momkd.experiment import ModelSettings
-from momkd.models.momkd import Student
+from momkd.experiment import ModelSettings, TaskSettings
+from momkd.models.outcome import make_outcome
 from momkd.models.packed import PackedBags
+from momkd.models.student import Student
 from momkd.slides.bag import Bag
 from momkd.slides.graph import bag_edges
 from momkd.slides.normalize import Kind, Normalizer
@@ -33,45 +36,66 @@ class FeatureGeometry:
 
 @dataclass(frozen=True)
 class StudentCard:
-    """What ``student.json`` says: enough to rebuild the network and to judge whether features fit it.
+    """What ``student.json`` says: enough to rebuild its networks and to judge whether features fit them.
 
-    ``threshold`` (chosen on validation patients) is on the probability of the last class. ``validation`` holds
-    metrics on the validation patients; test metrics belong to the run, since a student must not depend on test data.
+    ``members``: how many networks vote; ``programmes``: the omics tables whose programme memories they hold.
+    ``threshold`` (two classes; chosen on validation patients) is on the probability of the last class. ``validation``
+    holds metrics on the validation patients; test metrics belong to the run, since a student must not depend on test
+    data.
     """
 
-    label: str
-    classes: tuple[str, ...]
+    task: TaskSettings
     features: FeatureGeometry
     graph_k: int
     normalize: Kind
     model: ModelSettings
     threshold: float
+    members: int = 1
+    programmes: tuple[str, ...] = ()
     validation: dict[str, Any] = field(default_factory=dict)
     source: str = ""
+
+    @property
+    def label(self) -> str:
+        """What is predicted."""
+        return self.task.label
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes; none for a value or a risk."""
+        return self.task.classes
+
+    def network(self) -> Student:
+        """One member, with weights yet to be loaded."""
+        return Student(self.features.width, make_outcome(self.task), self.model, self.programmes)
 
 
 @dataclass(frozen=True, eq=False)
 class SlidePrediction:
-    """What a student says of one slide: ``prob`` (classes,), and per patch ``attention`` and ``evidence`` (P,)."""
+    """What a student says of one slide.
+
+    ``values``: class probabilities (classes,), or one number, the value or the risk; per patch ``attention`` and
+    ``evidence`` (P,).
+    """
 
     slide_id: str
-    prob: FloatArray
+    values: FloatArray
     attention: FloatArray
     evidence: FloatArray
 
 
 class StudentPredictor:
-    """Scores bags from histology alone, on one device, in eval mode."""
+    """Scores bags from histology alone, on one device, in eval mode: the mean of what its member networks say."""
 
-    def __init__(self, network: Student, normalizer: Normalizer, card: StudentCard) -> None:
-        self.network = network.eval().requires_grad_(False)
+    def __init__(self, members: Sequence[Student], normalizer: Normalizer, card: StudentCard) -> None:
+        self.members = [member.eval().requires_grad_(False) for member in members]
         self.normalizer = normalizer
         self.card = card
 
     @property
     def device(self) -> torch.device:
         """Where the network lives."""
-        return self.network.log_temperature.device
+        return self.members[0].log_temperature.device
 
     def prepare(self, bag: Bag) -> PackedBags:
         """Normalise a bag and give it its graph.
@@ -101,8 +125,22 @@ class StudentPredictor:
     def predict(self, bag: Bag) -> SlidePrediction:
         """Score one slide; the same bytes whatever ran before and whatever runs beside."""
         with torch.inference_mode(), use_threads(threads_for(bag.n_patches)):
-            out = self.network(self.prepare(bag))
-            prob = torch.softmax(out.logits, dim=-1)[0]
+            bags = self.prepare(bag)
+            outputs = [member(bags) for member in self.members]
+            votes = [member.outcome.predict(out.scores)[0] for member, out in zip(self.members, outputs, strict=True)]
         return SlidePrediction(
-            bag.slide_id, prob.cpu().numpy(), out.attention.cpu().numpy(), out.evidence.cpu().numpy()
+            bag.slide_id,
+            _mean(votes),
+            _mean([out.attention for out in outputs]),
+            _mean([out.evidence for out in outputs]),
         )
+
+    def member(self, number: int) -> StudentPredictor:
+        """One member alone."""
+        card = dataclasses.replace(self.card, members=1)
+        return StudentPredictor([self.members[number]], self.normalizer, card)
+
+
+def _mean(votes: Sequence[torch.Tensor]) -> FloatArray:
+    mean: FloatArray = (votes[0] if len(votes) == 1 else torch.stack(list(votes)).mean(0)).cpu().numpy()
+    return mean

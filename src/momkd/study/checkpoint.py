@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from momkd.errors import CheckpointError
-from momkd.experiment import ModelSettings
-from momkd.models.momkd import Student
+from momkd.experiment import ModelSettings, TaskSettings
+from momkd.models.outcome import make_outcome
 from momkd.models.published import PublishedModel, from_published
+from momkd.models.student import Student
 from momkd.slides.normalize import make_normalizer
 from momkd.student import FeatureGeometry, StudentCard, StudentPredictor, save_student
 
@@ -42,10 +43,11 @@ def import_checkpoint(
             f"{source}: its classifier has {published.n_classes} classes, {len(classes)} names were given: "
             f"{list(classes)}"
         )
+    task = TaskSettings(label=label, classes=tuple(classes))
     try:
         settings = ModelSettings.model_validate(published.settings)
         with torch.device("meta"):
-            network = Student(published.in_dim, published.n_classes, settings)
+            network = Student(published.in_dim, make_outcome(task), settings)
         weights = {
             n.removeprefix("student."): v.float() for n, v in published.state.items() if n.startswith("student.")
         }
@@ -53,8 +55,7 @@ def import_checkpoint(
     except (RuntimeError, ValueError, ValidationError) as error:
         raise CheckpointError(f"{source}: not a MoMKD checkpoint: {error}") from error
     card = StudentCard(
-        label=label,
-        classes=tuple(classes),
+        task=task,
         features=FeatureGeometry(published.in_dim, encoder, patch_size_level0, mpp),
         graph_k=graph_k,
         normalize="none",
@@ -62,7 +63,7 @@ def import_checkpoint(
         threshold=threshold,
         source=f"published checkpoint {Path(source).name}",
     )
-    predictor = StudentPredictor(network, make_normalizer("none"), card)
+    predictor = StudentPredictor([network], make_normalizer("none"), card)
     save_student(predictor, Path(out))
     return predictor
 

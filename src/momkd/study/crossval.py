@@ -14,11 +14,12 @@ from momkd.cohort.dataset import CohortData, load_data
 from momkd.cohort.splits import fit_split, load_splits, read_splits, write_splits
 from momkd.errors import RunError, SplitError, raise_problems
 from momkd.evaluation.verdict import verdict
-from momkd.experiment import Experiment
+from momkd.experiment import Experiment, TaskSettings
 from momkd.files import read_json, write_json
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.fold import run_fold
 from momkd.study.run_folder import FoldId, RunFolder, write_csv
+from momkd.study.tables import observed_columns
 from momkd.study.workers import run_tasks
 from momkd.training.prepare import Roles
 from momkd.training.threads import resolve_threads
@@ -64,7 +65,7 @@ def _study(experiment: Experiment, out: Path, workers: int | None, watch: Watche
         count = workers if workers is not None else min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // threads))
         context = partial(_FoldContext, cohort, resolved, run, splits)
         run_tasks(todo, context, _work, workers=count, watch=watch)
-        return gather(run, folds, cohort.cohort.classes)
+        return gather(run, folds, experiment.task)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +88,16 @@ def _splits(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final
 
     A final fit has no test part, so it makes its own division and does not use ``cv.splits``.
     """
-    patients, cv, classes = cohort.cohort.patients, experiment.cv, cohort.cohort.classes
+    patients, cv = cohort.cohort.patients, experiment.cv
+    classes, required = cohort.cohort.strata, cohort.cohort.required
     if run.splits_file.is_file():
-        splits, problems = read_splits(run.splits_file, patients, test=not final, classes=classes)
+        splits, problems = read_splits(run.splits_file, patients, test=not final, classes=classes, required=required)
         if final and "test" in set(splits["role"]):
             raise RunError(f"{run.path}: holds the splits of `momkd crossval`; give another --out")
         raise_problems(problems, SplitError)
         return splits
-    splits = fit_split(patients, cv, classes=classes) if final else load_splits(patients, cv, classes=classes)
+    divide = fit_split if final else load_splits
+    splits = divide(patients, cv, classes=classes, required=required)
     write_splits(splits, run.splits_file)
     return splits
 
@@ -114,17 +117,18 @@ def roles_of(splits: pd.DataFrame, fold: FoldId) -> Roles:
     return Roles(patients("train"), patients("val"), patients("test"))
 
 
-def gather(run: RunFolder, folds: list[FoldId], classes: tuple[str, ...]) -> StudyResult:
+def gather(run: RunFolder, folds: list[FoldId], task: TaskSettings) -> StudyResult:
     """Put the folds' predictions together and judge them."""
-    text = {"patient_id": str, "slide_id": str, "label": str}
+    # What was observed stays text, so that it is written as it was read.
+    text = dict.fromkeys(("patient_id", "slide_id", *observed_columns(task)), str)
     tables = {}
     for name in ("predictions.csv", "slides.csv"):
         parts = [pd.read_csv(run.fold(fold) / name, dtype=text, keep_default_na=False) for fold in folds]
         tables[name] = pd.concat(parts, ignore_index=True)
         write_csv(run.path / name, tables[name])
     summaries = [read_json(run.fold(fold) / "fold.json") for fold in folds]
-    thresholds = {(s["repeat"], s["fold"]): s["threshold"] for s in summaries}
-    metrics = verdict(tables["predictions.csv"], thresholds, classes)
+    thresholds = {(s["repeat"], s["fold"]): s["threshold"] for s in summaries if task.binary}
+    metrics = verdict(tables["predictions.csv"], thresholds, task)
     metrics["seconds"] = round(sum(s["seconds"] for s in summaries), 3)
     write_json(run.path / "metrics.json", metrics)
     return StudyResult(run.path, metrics)

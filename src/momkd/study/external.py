@@ -14,7 +14,7 @@ from momkd.files import write_json, write_text
 from momkd.study.crossval import StudyResult
 from momkd.study.predict import load_model
 from momkd.study.run_folder import RunFolder, environment, write_csv
-from momkd.study.tables import patient_table, slide_table
+from momkd.study.tables import observed_table, patient_table, slide_table
 
 
 def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap: bool = False) -> StudyResult:
@@ -46,15 +46,17 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
                 "must not hold them. Leave them out, or give --allow-overlap if that is what you want"
             )
     slides = [(p, s) for p in patients.index for s in cohort.slides_of(p)]
-    table = slide_table([p for p, _ in slides], [ensemble.predict(cohort.bag(s)) for _, s in slides], ensemble.classes)
+    table = slide_table([p for p, _ in slides], [ensemble.predict(cohort.bag(s)) for _, s in slides], ensemble.task)
     table.insert(0, "repeat", 0)
     table.insert(1, "fold", 0)
     table.insert(2, "role", "test")
-    table.insert(5, "label", [ensemble.classes[cohort.labels[p]] for p, _ in slides])
+    observed = observed_table(experiment.task, [p for p, _ in slides], cohort.labels, cohort.values)
+    for place, name in enumerate(observed.columns, start=5):
+        table.insert(place, name, observed[name].to_numpy())
     by_patient = patient_table(table, ensemble.classes)
     by_patient.insert(0, "repeat", 0)
     by_patient.insert(1, "fold", 0)
-    metrics = verdict(by_patient, {(0, 0): ensemble.threshold}, ensemble.classes)
+    metrics = verdict(by_patient, {(0, 0): ensemble.threshold}, experiment.task)
     write_text(out / "experiment.yaml", experiment.to_yaml())
     write_json(out / "environment.json", {**environment(), "run": str(run.path), "students": len(ensemble.students)})
     write_csv(out / "slides.csv", table)

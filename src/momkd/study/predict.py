@@ -26,10 +26,10 @@ class Ensemble:
     def __init__(self, students: Sequence[StudentPredictor]) -> None:
         first = students[0].card
         for student in students:
-            if student.card.classes != first.classes or student.card.label != first.label:
+            if student.card.task.model_dump(exclude={"map"}) != first.task.model_dump(exclude={"map"}):
                 raise StudentError(f"students of different tasks cannot vote: {first.label} and {student.card.label}")
         self.students = tuple(students)
-        self.classes, self.label = first.classes, first.label
+        self.task, self.classes, self.label = first.task, first.classes, first.label
         self.threshold = float(np.mean([student.card.threshold for student in students]))
 
     def predict(self, bag: Bag) -> SlidePrediction:
@@ -40,7 +40,7 @@ class Ensemble:
             rows: list[FloatArray] = [getattr(vote, name) for vote in votes]
             return np.asarray(np.mean(rows, axis=0, dtype=np.float64))
 
-        return SlidePrediction(bag.slide_id, mean("prob"), mean("attention"), mean("evidence"))
+        return SlidePrediction(bag.slide_id, mean("values"), mean("attention"), mean("evidence"))
 
 
 def load_model(path: Path, device: str = "cpu") -> Ensemble:
@@ -88,8 +88,8 @@ def predict(
     """Score feature files, or all feature files of folders: (slides, patients) tables, no RNA anywhere.
 
     ``patients`` maps slide ids to patients; without it every slide is its own patient. Both tables end in
-    ``predicted``, by the threshold that the validation patients chose. Raises FeatureFileError listing every file that
-    cannot be read.
+    ``predicted``: of two classes by the threshold that the validation patients chose, of more the most probable one.
+    Raises FeatureFileError listing every file that cannot be read.
     """
     ensemble = load_model(model, device)
     files = feature_files(sources)
@@ -111,9 +111,9 @@ def predict(
         raise FeatureFileError("\n".join([f"{len(failures)} of {len(files)} slides cannot be scored:", *failures]))
     # A patient's slides are averaged in the order of their contents, so that their names change nothing.
     rows.sort(key=lambda row: (row[0], row[1], row[2].slide_id))
-    slides = slide_table([row[0] for row in rows], [row[2] for row in rows], ensemble.classes)
+    slides = slide_table([row[0] for row in rows], [row[2] for row in rows], ensemble.task)
     by_patient = patient_table(slides, ensemble.classes)
     for table in (slides, by_patient):
-        column = f"prob_{ensemble.classes[-1]}"
-        table["predicted"] = predicted_class(table[column], ensemble.threshold, ensemble.classes)
+        if ensemble.classes:
+            table["predicted"] = predicted_class(table, ensemble.threshold, ensemble.classes)
     return slides, by_patient

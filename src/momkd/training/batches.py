@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from momkd.experiment import TrainSettings
+from momkd.models.momkd import Counts, Lesson, Privileged
+from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
 from momkd.training.prefetch import ahead
-from momkd.training.samples import BagCache, FitData, PreparedBag, Sample
+from momkd.training.samples import BagCache, FitData, PreparedBag, Sample, targets_of
 from momkd.training.seeds import generator
 
 # Slides that are packed together where there is no gradient.
@@ -24,18 +27,10 @@ _KEPT_BYTES = 256 << 20
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Slides that are computed at once, on the device.
-
-    ``bags`` packed; ``labels`` (B,); ``rna`` (B, G) and ``paired`` (B,), both None without RNA. A step may be several
-    batches: ``share`` is this one's part of the step's slides, ``paired_share`` of its slides with RNA.
-    """
+    """Slides that are computed at once, on the device, and what they are taught by; a step may be several of them."""
 
     bags: PackedBags
-    labels: Tensor
-    rna: Tensor | None
-    paired: Tensor | None
-    share: float
-    paired_share: float
+    lesson: Lesson
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +42,12 @@ class Step:
 
 
 def training_steps(
-    order: Sequence[Sample], data: FitData, settings: TrainSettings, device: torch.device, epoch: int
+    order: Sequence[Sample],
+    data: FitData,
+    outcome: Outcome,
+    settings: TrainSettings,
+    device: torch.device,
+    epoch: int,
 ) -> Generator[Step, None, None]:
     """Make the steps of one epoch, ``settings.batch_size`` slides each; a thread makes the next ones where that pays.
 
@@ -55,7 +55,7 @@ def training_steps(
     and slide. With ``max_patches_per_step`` a step is divided into batches of at most so many patches, in the order
     drawn; a slide that has more is a batch of its own.
     """
-    maker = _StepMaker(data, settings, device, epoch)
+    maker = _StepMaker(data, copy.deepcopy(outcome).cpu(), settings, device, epoch)
     size = settings.batch_size
     steps = (maker.step(order[start : start + size]) for start in range(0, len(order), size))
     direct = settings.max_patches_per_slide is None and device.type == "cpu"
@@ -65,14 +65,22 @@ def training_steps(
 
 
 class _StepMaker:
-    def __init__(self, data: FitData, settings: TrainSettings, device: torch.device, epoch: int) -> None:
-        self.data, self.settings, self.device, self.epoch = data, settings, device, epoch
+    def __init__(
+        self, data: FitData, outcome: Outcome, settings: TrainSettings, device: torch.device, epoch: int
+    ) -> None:
+        self.data, self.outcome, self.settings, self.device, self.epoch = data, outcome, settings, device, epoch
 
     def step(self, samples: Sequence[Sample]) -> Step:
         bags = [self._bag(sample) for sample in samples]
         parts = within_budget([bag.n_patches for bag in bags], self.settings.max_patches_per_step)
-        paired = 0 if self.data.rna is None else sum(sample.patient_id in self.data.rna for sample in samples)
-        return Step(samples, [self._batch(samples[part], bags[part], len(samples), paired) for part in parts])
+        lessons = [self._lesson(samples[part]) for part in parts]
+        counts = Counts.of(lessons)
+        packs = [pack(bags[part], self.device) for part in parts]
+        batches = [
+            Batch(packed, dataclasses.replace(lesson, counts=counts).to(self.device))
+            for packed, lesson in zip(packs, lessons, strict=True)
+        ]
+        return Step(samples, batches)
 
     def _bag(self, sample: Sample) -> PreparedBag:
         most, bags = self.settings.max_patches_per_slide, self.data.bags
@@ -86,19 +94,15 @@ class _StepMaker:
         rows = torch.randperm(n_patches, generator=stream)[:most].sort().values
         return bags.part(sample.slide_id, rows)
 
-    def _batch(self, samples: Sequence[Sample], bags: Sequence[PreparedBag], step: int, step_paired: int) -> Batch:
-        device = self.device
-        packed = pack(bags, device)
-        labels = torch.tensor([sample.label for sample in samples]).to(device, non_blocking=True)
-        share, rows = len(samples) / step, self.data.rna_rows
-        if rows is None:
-            return Batch(packed, labels, None, None, share, 0.0)
-        places = torch.tensor([rows.row.get(sample.patient_id, -1) for sample in samples])
-        paired = places >= 0
-        paired_share = int(paired.sum()) / step_paired if step_paired else 0.0
-        # Place −1, a patient without RNA, is the last row, which is zero.
-        rna = rows.values.index_select(0, places % len(rows.values))
-        return Batch(packed, labels, rna.to(device), paired.to(device), share, paired_share)
+    def _lesson(self, samples: Sequence[Sample]) -> Lesson:
+        data, tables = self.data, {}
+        targets = targets_of(samples, data.task)
+        for name, table in data.tables.items():
+            values, paired = table.rows.take(samples)
+            profiles = None if table.profiles is None else table.profiles.take(samples)[0]
+            tables[name] = Privileged(paired, values, profiles)
+        soft, has_soft = (None, None) if data.soft is None else data.soft.take(samples)
+        return Lesson(targets, self.outcome.memory_class(targets), tables, soft, has_soft)
 
 
 def within_budget(sizes: Sequence[int], most: int | None) -> list[slice]:

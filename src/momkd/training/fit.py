@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from momkd.errors import TrainingError
-from momkd.experiment import LossSettings, ModelSettings, TrainSettings
+from momkd.experiment import ModelSettings, TrainSettings
 from momkd.models.momkd import Losses, MoMKD
+from momkd.models.outcome import make_outcome
 from momkd.student.threads import use_threads
-from momkd.training.batches import Batch, PackedSlides, Step, training_steps
+from momkd.training.batches import PackedSlides, Step, training_steps
 from momkd.training.device import make_fabric, training_precision
-from momkd.training.initialise import initialise_memory
+from momkd.training.diagnostics import memory_row
+from momkd.training.initialise import begin_memory_epoch
+from momkd.training.judge import judge, score_name
+from momkd.training.parameters import clip_gradients, parameter_groups, set_learning_rate
 from momkd.training.resume import Progress, load_point, save_point
-from momkd.training.sampler import balanced_epoch
-from momkd.training.samples import FitData, Sample
+from momkd.training.sampler import balanced_epoch, shuffled_epoch
+from momkd.training.samples import FitData, Sample, targets_of
+from momkd.training.schedule import WeightAverage, cosine_factor, epochs_of
 from momkd.training.seeds import derive_seed, generator
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float32]
 EpochCallback = Callable[[dict[str, float]], None]
 _LOSSES = tuple(field.name for field in fields(Losses))
 
@@ -57,12 +62,14 @@ def fit(
     save_every_seconds: float = 20.0,
     on_epoch: EpochCallback | None = None,
 ) -> FitResult:
-    """Train until the validation AUC has not risen for ``patience`` epochs; the best epoch wins.
+    """Train one network (``schedule`` says how a fit ends and which weights are kept).
 
     All randomness comes from ``settings.seed`` and the epoch number, so a fit that resumes from ``resume_file`` ends
-    in the same bytes as one that was never stopped. Raises TrainingError when a loss is not finite.
+    in the same bytes as one that was never stopped. Raises TrainingError when a loss is not finite, and where
+    validation patients of one class are to choose an epoch.
     """
-    if len({sample.label for sample in data.val}) < len(data.classes):
+    one_class = data.task.categorical and len({sample.label for sample in data.val}) < len(data.task.classes)
+    if one_class and settings.schedule == "plateau":
         raise TrainingError("the validation patients are not of all classes, so no AUC can choose the best epoch")
     threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
     with _own_random_state(), use_threads(threads):
@@ -81,58 +88,84 @@ class _Fit:
         save_every_seconds: float,
         on_epoch: EpochCallback | None,
     ) -> None:
-        self.data, self.settings, self.weights = data, settings, model_settings.loss
+        self.data, self.settings = data, settings
         self.resume_file, self.save_every_seconds, self.on_epoch = resume_file, save_every_seconds, on_epoch
+        self.epochs = epochs_of(settings, len(data.train))
+        self.steps_an_epoch = -(-len(data.train) // settings.batch_size)
         self.fabric = make_fabric(settings)
         torch.manual_seed(derive_seed(settings.seed, "weights"))
-        self.model = MoMKD(data.width, data.n_genes, len(data.classes), model_settings).to(self.fabric.device)
+        self.model = MoMKD(data.width, make_outcome(data.task), model_settings, data.genes).to(self.fabric.device)
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+            parameter_groups(self.model, settings), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
         self.parameters = list(self.model.parameters())
         self.val = PackedSlides(data.val, data.bags, self.fabric.device)
         self.progress = Progress(lr=settings.lr)
         self.best: dict[str, Tensor] = {}
+        self.average: WeightAverage | None = None
+        self.by_memory: list[Sample] = []
 
     def run(self) -> FitResult:
-        """Initialise or resume, then train, validate, keep the best, stop."""
-        resume_file, device = self.resume_file, self.fabric.device
+        """Initialise or resume, then train, validate, keep the best or the average, stop."""
+        resume_file = self.resume_file
+        self._start()
         if resume_file is not None and resume_file.is_file():
             self.progress, weights, self.best = load_point(resume_file, self.optimiser)
             self.model.load_state_dict(weights)
             logger.info("resumed after epoch %d", self.progress.epoch)
-        else:
-            initialise_memory(self.model, self.data.train, self.data.bags, device, self.settings.seed)
+        if self.settings.schedule == "cosine":
+            self.average = WeightAverage(self.model, self.settings.average, self.best or None)
+            self.best = self.average.weights
         module, optimiser = self.fabric.setup(self.model, self.optimiser)
         last_saved = time.monotonic()
         while not self._finished():
             started = time.monotonic()
             record = self._train_epoch(module, optimiser)
             self._after_epoch(record, started)
-            if resume_file is not None and time.monotonic() - last_saved >= self.save_every_seconds:
+            due = time.monotonic() - last_saved >= self.save_every_seconds
+            if resume_file is not None and (due or self._finished()):
                 save_point(resume_file, self.progress, self.model.state_dict(), self.best, self.optimiser)
                 last_saved = time.monotonic()
         self.model.load_state_dict(self.best)
         self.model.eval()
         return FitResult(self.model, self.progress.history, self.progress.best_epoch, self.progress.seconds)
 
+    def _start(self) -> None:
+        """What the training targets and profiles alone say: averages, memory classes, prototypes."""
+        student, data = self.model.student, self.data
+        targets = targets_of(data.train, data.task).to(self.fabric.device)
+        student.start(targets)
+        memory_class = student.outcome.memory_class(targets).cpu()
+        self.by_memory = [
+            dataclasses.replace(sample, label=label)
+            for sample, label in zip(data.train, memory_class.tolist(), strict=True)
+        ]
+        of_patient = {sample.patient_id: sample.label for sample in self.by_memory}
+        for name, memory in student.programme_memories().items():
+            profiles = data.tables[name].profiles
+            if profiles is not None:
+                labels = torch.tensor([of_patient[patient] for patient in profiles.row])
+                memory.fill(profiles.values[:-1], labels, generator(self.settings.seed, "prototypes", name))
+
     def _finished(self) -> bool:
-        progress = self.progress
-        return (
-            progress.epoch >= self.settings.epochs or progress.epoch - progress.best_epoch >= self.settings.patience
-        ) and progress.epoch > 0
+        progress, settings = self.progress, self.settings
+        patient = settings.schedule == "cosine" or progress.epoch - progress.best_epoch < settings.patience
+        return progress.epoch > 0 and (progress.epoch >= self.epochs or not patient)
 
     def _train_epoch(self, module: _FabricModule, optimiser: torch.optim.Optimizer) -> dict[str, float]:
-        """One epoch of balanced draws; returns the mean of every loss over the epoch's slides."""
+        """One epoch; returns the mean of every loss over the epoch's slides."""
         settings, epoch = self.settings, self.progress.epoch + 1
-        order = balanced_epoch(self.data.train, generator(settings.seed, "sampler", epoch))
+        draw = balanced_epoch if settings.sampling == "balanced" else shuffled_epoch
+        order = draw(self.data.train, generator(settings.seed, "sampler", epoch))
+        begin_memory_epoch(self.model, self.by_memory, self.data.bags, self.fabric.device, settings.seed, epoch)
         torch.manual_seed(derive_seed(settings.seed, "dropout", epoch))
         self.model.train()
         done: list[Sequence[Sample]] = []
         values: list[Tensor] = []
-        with closing(training_steps(order, self.data, settings, self.fabric.device, epoch)) as steps:
+        outcome = self.model.student.outcome
+        with closing(training_steps(order, self.data, outcome, settings, self.fabric.device, epoch)) as steps:
             for step in steps:
-                values.append(self._step(module, optimiser, step))
+                values.append(self._step(module, optimiser, step, (epoch - 1) * self.steps_an_epoch + len(done)))
                 done.append(step.samples)
         # Looked at once an epoch: on an accelerator every look would wait for all that is under way.
         table = torch.stack(values).cpu().double()
@@ -147,40 +180,53 @@ class _Fit:
         means = (slides_a_step @ table / len(order)).tolist()
         return {f"loss_{name}": value for name, value in zip(_LOSSES, means, strict=True)}
 
-    def _step(self, module: _FabricModule, optimiser: torch.optim.Optimizer, step: Step) -> Tensor:
-        """One optimiser step; returns its losses, those of all its slides together, in the order of ``Losses``."""
+    def _step(self, module: _FabricModule, optimiser: torch.optim.Optimizer, step: Step, number: int) -> Tensor:
+        """Optimiser step ``number`` of the fit, from 0; returns its losses, in the order of ``Losses``."""
+        settings = self.settings
+        if settings.schedule == "cosine":
+            total = self.epochs * self.steps_an_epoch
+            self.progress.lr = settings.lr * cosine_factor(number, total, settings.warm_up)
+            set_learning_rate(self.optimiser, self.progress.lr)
         optimiser.zero_grad()
         values: list[Tensor] = []
-        for number, batch in enumerate(step.batches, 1):
+        for part, batch in enumerate(step.batches, 1):
             # Ranks, where there are several, exchange gradients once a step.
-            with self.fabric.no_backward_sync(module, enabled=number < len(step.batches)):
-                with training_precision(self.settings, self.fabric.device):
-                    whole = module(batch.bags, batch.labels, batch.rna, batch.paired)
-                losses = part_of_step(whole, batch, self.weights)
+            with self.fabric.no_backward_sync(module, enabled=part < len(step.batches)):
+                with training_precision(settings, self.fabric.device):
+                    losses = module(batch.bags, batch.lesson)
                 self.fabric.backward(losses.total)
             values.append(torch.stack([getattr(losses, name).detach() for name in _LOSSES]))
-        if self.settings.clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        if settings.clip > 0:
+            clip_gradients(self.parameters, settings.clip)
         optimiser.step()
+        self.model.after_step()
+        if self.average is not None:
+            self.average.update(number + 1)
         return values[0] if len(values) == 1 else torch.stack(values).sum(0)
 
     def _after_epoch(self, record: dict[str, float], started: float) -> None:
         """Validate, keep the best weights, lower the learning rate on a plateau, write history."""
-        progress = self.progress
+        progress, name = self.progress, score_name(self.data.task)
         progress.epoch += 1
-        auc, loss = validate(self.model, self.data.val, self.val)
-        # A small validation set gives ties in AUC: the lower loss decides them.
-        if (auc, -loss) > (progress.best_auc, -progress.best_loss):
-            progress.best_epoch, progress.best_auc, progress.best_loss = progress.epoch, auc, loss
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         lr = progress.lr
-        self._plateau(auc)
+        score, loss = validate(self.model, self.data, self.val, None if self.average is None else self.best)
+        if self.average is not None:
+            progress.best_epoch, progress.best_auc, progress.best_loss = progress.epoch, score, loss
+        else:
+            # A small validation set gives ties in AUC: the lower loss decides them.
+            if (score, -loss) > (progress.best_auc, -progress.best_loss):
+                progress.best_epoch, progress.best_auc, progress.best_loss = progress.epoch, score, loss
+                self.best = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+            self._plateau(score)
         progress.seconds += time.monotonic() - started
         temperature = float(self.model.student.log_temperature.detach().exp().clamp(0.01, 2.0))
-        row = {"epoch": float(progress.epoch), **record, "val_auc": auc, "val_loss": loss, "lr": lr}
+        row = {"epoch": float(progress.epoch), **record, name: score, "val_loss": loss, "lr": lr}
         row["temperature"] = temperature
+        row |= memory_row(self.model)
+        self.model.end_epoch()
         progress.history.append(row)
-        logger.info("epoch %d: loss %.4f, validation AUC %.4f", progress.epoch, row["loss_total"], auc)
+        words = "validation AUC" if name == "val_auc" else "validation concordance"
+        logger.info("epoch %d: loss %.4f, %s %.4f", progress.epoch, row["loss_total"], words, score)
         if self.on_epoch is not None:
             self.on_epoch(row)
 
@@ -195,62 +241,66 @@ class _Fit:
         if progress.plateau_bad_epochs > settings.plateau_patience:
             progress.lr *= settings.plateau_factor
             progress.plateau_bad_epochs = 0
-            for group in self.optimiser.param_groups:
-                group["lr"] = progress.lr
-
-
-def part_of_step(losses: Losses, batch: Batch, weights: LossSettings) -> Losses:
-    """What a batch adds to the losses of its step; over the batches of a step these sum to those of all its slides.
-
-    Each loss is a mean over the slides that have it, so it counts by the share of the step's such slides.
-    """
-    if batch.share == 1.0:
-        return losses
-    part = {name: getattr(losses, name) * batch.share for name in ("task", "memory", "slide")}
-    part |= {name: getattr(losses, name) * batch.paired_share for name in ("rna", "reconstruction")}
-    total = torch.stack([getattr(weights, name) * value for name, value in part.items()]).sum()
-    return Losses(**part, total=total)
+            set_learning_rate(self.optimiser, progress.lr)
 
 
 def score(model: MoMKD, samples: Sequence[Sample], data: FitData, device: torch.device) -> FloatArray:
-    """Class probabilities of slides, (slides, classes) float64, in eval mode and without RNA."""
-    return _score(model, PackedSlides(samples, data.bags, device))
+    """Scores s of slides, (slides, O) float32, in eval mode and without omics."""
+    return _scores(model, PackedSlides(samples, data.bags, device), None).cpu().numpy()
 
 
 @torch.inference_mode()
-def _score(model: MoMKD, slides: PackedSlides) -> FloatArray:
-    """Class probabilities, always computed in float32: what the student will say that is made of this model."""
+def _scores(model: MoMKD, slides: PackedSlides, weights: dict[str, Tensor] | None) -> Tensor:
+    """Scores, always computed in float32: what the student will say that is made of this model."""
     model.eval()
-    return np.concatenate([torch.softmax(model.student(bags).logits.double(), dim=-1).cpu().numpy() for bags in slides])
+    student = model.student
+    if weights is None:
+        return torch.cat([student(bags).scores for bags in slides])
+    prefix = "student."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return torch.cat([torch.func.functional_call(student, own, (bags,)).scores for bags in slides])
 
 
-def validate(model: MoMKD, samples: Sequence[Sample], slides: PackedSlides) -> tuple[float, float]:
-    """AUC and mean cross-entropy over the patients of ``samples``, a patient being the mean of its slides."""
-    prob, labels = patient_probabilities(_score(model, slides), samples)
-    loss = float(-np.log(np.clip(prob[np.arange(len(labels)), labels], 1e-12, None)).mean())
-    return float(roc_auc_score(labels, prob[:, 1])), loss
+@torch.inference_mode()
+def validate(
+    model: MoMKD, data: FitData, slides: PackedSlides, weights: dict[str, Tensor] | None = None
+) -> tuple[float, float]:
+    """AUC or concordance, and mean task loss, over the validation patients, a patient being the mean of its slides.
+
+    With ``weights`` those of the student are judged instead of the model's own.
+    """
+    scores = _scores(model, slides, weights)
+    outcome = model.student.outcome
+    targets = targets_of(data.val, data.task).to(scores.device)
+    loss = patient_means(outcome.loss(scores, targets).unsqueeze(1).cpu().double().numpy(), data.val)[0].mean()
+    predictions, first = patient_means(outcome.predict(scores).cpu().double().numpy(), data.val)
+    if data.task.categorical and len({sample.label for sample in data.val}) < len(data.task.classes):
+        return float("nan"), float(loss)
+    return judge(predictions, targets.cpu().double().numpy()[first], data.task), float(loss)
 
 
-def patient_probabilities(
-    slide_prob: FloatArray, samples: Sequence[Sample]
-) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """Mean probability of each patient's slides, patients in sorted order, and their labels."""
-    patients = sorted({sample.patient_id: sample.label for sample in samples}.items())
-    position = {patient: i for i, (patient, _) in enumerate(patients)}
-    rows = np.array([position[sample.patient_id] for sample in samples])
-    sums = np.zeros((len(patients), slide_prob.shape[1]))
-    np.add.at(sums, rows, slide_prob)
-    counts = np.bincount(rows, minlength=len(patients))[:, None]
-    return sums / counts, np.array([label for _, label in patients])
+def patient_means(
+    of_slides: npt.NDArray[np.float64], samples: Sequence[Sample]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Mean row of each patient's slides (slides, columns) → (patients, columns), sorted, and each one's first slide."""
+    _, first, rows = np.unique([sample.patient_id for sample in samples], return_index=True, return_inverse=True)
+    sums = np.zeros((len(first), of_slides.shape[1]))
+    np.add.at(sums, rows, of_slides)
+    return sums / np.bincount(rows)[:, None], first
 
 
 @contextmanager
 def _own_random_state() -> Iterator[None]:
     """Run with deterministic algorithms; leave torch's random state as it was found."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    # Not use_deterministic_algorithms: that imports torch's compiler, which takes seconds and is not used.
+    options: Any = torch.utils.deterministic
+    before, filling = torch.get_deterministic_debug_mode(), options.fill_uninitialized_memory
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+        torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
+        # Every element of ours is written before it is read.
+        options.fill_uninitialized_memory = False
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(deterministic)
+            torch.set_deterministic_debug_mode(before)
+            options.fill_uninitialized_memory = filling

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from momkd.cohort.dataset import CohortData
+from momkd.cohort.parts import balanced_parts
 from momkd.errors import OmicsError
 from momkd.experiment import Experiment
 from momkd.models.graph import Graph
 from momkd.omics.prepare import OmicsPreparer
+from momkd.omics.teacher import soft_scores, unit_profiles
 from momkd.slides.graph import bag_edges, induced_edges, knn_edges
 from momkd.slides.normalize import NoNormalizer, Normalizer, make_normalizer
-from momkd.training.samples import BagCache, FitData, FloatArray, PreparedBag, Sample
+from momkd.training.samples import BagCache, FitData, OmicsRows, PreparedBag, Rows, Sample, targets_of
 
 
 @dataclass(frozen=True)
@@ -29,35 +31,41 @@ class Roles:
     test: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedFold:
-    """A fit's data with what was fitted for it; ``genes`` (rank, gene, score) is None without RNA."""
-
-    data: FitData
-    normalizer: Normalizer
-    genes: pd.DataFrame | None
-
-
-def prepare_fold(cohort: CohortData, roles: Roles, experiment: Experiment) -> PreparedFold:
-    """Fit the feature normaliser, the gene selection and the RNA scaler on the training patients of a fold.
-
-    Raises OmicsError when fewer than two training patients have RNA.
-    """
-    train = samples_of(cohort, roles.train)
+def fit_normalizer(cohort: CohortData, patients: Sequence[str], experiment: Experiment) -> Normalizer:
+    """Fit the feature normaliser on the slides of some patients."""
     normalizer = make_normalizer(experiment.features.normalize)
-    normalizer.fit(cohort.bag(sample.slide_id).features for sample in train)
+    normalizer.fit(cohort.bag(sample.slide_id).features for sample in samples_of(cohort, patients))
+    return normalizer
+
+
+def prepare_bags(cohort: CohortData, normalizer: Normalizer, experiment: Experiment) -> BagCache:
+    """The bags of a cohort, normalised, with their graphs."""
     bags = _Bags(cohort, normalizer, experiment.graph.k)
-    rna, gene_table = _prepare_rna(cohort, roles.train, experiment)
+    return BagCache(bags.whole, prepare_part=bags.part, n_patches=cohort.n_patches)
+
+
+def prepare_fit(
+    cohort: CohortData, roles: Roles, experiment: Experiment, bags: BagCache, seed: int
+) -> tuple[FitData, pd.DataFrame | None]:
+    """Fit gene selection, scaler, soft labels and profiles on the training patients; return also rank, gene, score.
+
+    The table of genes is None without omics. Raises OmicsError when fewer than two training patients have omics,
+    SplitError when soft labels cannot be made out of part.
+    """
+    tables: dict[str, OmicsRows] = {}
+    soft, genes = None, None
+    if cohort.omics is not None and experiment.omics is not None:
+        tables["rna"], soft, genes = _prepare_omics(cohort, roles.train, experiment, seed)
     data = FitData(
-        train=train,
+        train=samples_of(cohort, roles.train),
         val=samples_of(cohort, roles.val),
-        bags=BagCache(bags.whole, prepare_part=bags.part, n_patches=cohort.n_patches),
-        classes=cohort.cohort.classes,
+        bags=bags,
+        task=experiment.task,
         width=cohort.width,
-        rna=rna,
-        genes=() if gene_table is None else tuple(gene_table["gene"]),
+        tables=tables,
+        soft=soft,
     )
-    return PreparedFold(data, normalizer, gene_table)
+    return data, genes
 
 
 class _Bags:
@@ -97,29 +105,40 @@ class _Bags:
 
 def samples_of(cohort: CohortData, patients: Sequence[str]) -> list[Sample]:
     """The slides of some patients: patients sorted, a patient's slides in the order of their contents."""
-    labels = cohort.labels
+    labels, values = cohort.labels, cohort.values
     return [
-        Sample(patient, slide_id, labels[patient])
+        Sample(patient, slide_id, labels[patient], values[patient])
         for patient in sorted(patients)
         for slide_id in cohort.slides_of(patient)
     ]
 
 
-def _prepare_rna(
-    cohort: CohortData, patients: Sequence[str], experiment: Experiment
-) -> tuple[dict[str, FloatArray] | None, pd.DataFrame | None]:
-    """Selected and scaled RNA rows of the training patients that have RNA."""
+def _prepare_omics(
+    cohort: CohortData, patients: Sequence[str], experiment: Experiment, seed: int
+) -> tuple[OmicsRows, Rows | None, pd.DataFrame]:
+    """Selected and scaled rows, soft labels and the gene table, from the training patients that have omics."""
     if cohort.omics is None or experiment.omics is None:
-        return None, None
-    values = cohort.omics.values
+        raise ValueError("no omics")
+    values, model = cohort.omics.values, experiment.model
     paired = [patient for patient in sorted(patients) if patient in values.index]
     if len(paired) < 2:
         raise OmicsError(
             f"{cohort.omics.source}: only {len(paired)} of the {len(patients)} training patients of a fold have RNA; "
             "give a table with more of them, or leave omics out"
         )
-    own = values.loc[paired]
-    labels = cohort.cohort.patients.loc[paired, "label"].to_numpy()
-    preparer = OmicsPreparer(experiment.omics, seed=experiment.train.seed).fit(own, labels)
-    rows = np.asarray(preparer.transform(own), dtype=np.float32)
-    return dict(zip(paired, rows, strict=True)), preparer.genes_table()
+    own, table = values.loc[paired], cohort.cohort.patients.loc[paired]
+    preparer = OmicsPreparer(experiment.omics, seed=experiment.train.seed).fit(own, table["label"].to_numpy())
+    scaled = preparer.transform(own)
+    profiles = None
+    if model.programmes.dim:
+        profiles = Rows.of(dict(zip(paired, unit_profiles(scaled, model.programmes.dim), strict=True)))
+    soft = None
+    if model.teacher.weight > 0:
+        chosen = preparer.select(own)
+        known = zip(paired, table["label"].tolist(), table["value"].tolist(), strict=True)
+        targets = targets_of([Sample(p, "", label, value) for p, label, value in known], experiment.task)
+        part = balanced_parts(table, model.teacher.folds, seed)
+        scores = soft_scores(chosen, targets.double().numpy(), part, experiment.task, model.teacher)
+        soft = Rows.of(dict(zip(paired, scores, strict=True)))
+    rows = Rows.of(dict(zip(paired, scaled, strict=True)))
+    return OmicsRows(tuple(preparer.genes_), rows, profiles), soft, preparer.genes_table()

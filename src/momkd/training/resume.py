@@ -14,6 +14,7 @@ from torch import Tensor
 
 from momkd.errors import RunError
 from momkd.files import atomic_path
+from momkd.training.parameters import set_learning_rate
 
 
 @dataclass
@@ -69,6 +70,5 @@ def load_point(path: Path, optimiser: torch.optim.Optimizer) -> tuple[Progress, 
         state.setdefault(int(index), {})[key] = tensor
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
-    for group in optimiser.param_groups:
-        group["lr"] = progress.lr
+    set_learning_rate(optimiser, progress.lr)
     return progress, parts["model"], parts["best"]

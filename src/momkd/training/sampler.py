@@ -1,4 +1,4 @@
-"""Class-balanced sampling with replacement."""
+"""The order of the slides of an epoch."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def balanced_epoch(samples: Sequence[Sample], generator: torch.Generator) -> lis
         torch.tensor(weights, dtype=torch.float64), len(samples), replacement=True, generator=generator
     )
     return [samples[i] for i in drawn.tolist()]
+
+
+def shuffled_epoch(samples: Sequence[Sample], generator: torch.Generator) -> list[Sample]:
+    """Every slide once, in random order: the classes are as frequent as they are."""
+    return [samples[i] for i in torch.randperm(len(samples), generator=generator).tolist()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,18 +12,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from momkd.experiment import TaskSettings
 from momkd.models.graph import Graph
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled slide."""
+    """One labelled slide; ``label`` and ``value`` as in ``Cohort.patients``."""
 
     patient_id: str
     slide_id: str
     label: int
+    value: float = math.nan
+
+
+def targets_of(samples: Sequence[Sample], task: TaskSettings) -> Tensor:
+    """The targets (N, 2) float32 of slides, as ``models.outcome`` wants them."""
+    if task.categorical:
+        rows = [(float(sample.label), 0.0) for sample in samples]
+    else:
+        event = task.type == "survival"
+        rows = [(sample.value, float(sample.label) if event else 0.0) for sample in samples]
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,42 +108,54 @@ class BagCache:
 
 
 @dataclass(frozen=True, eq=False)
-class RnaRows:
-    """RNA profiles as one tensor: ``values`` (patients + 1, G) float32, the last row zero; ``row`` by patient id."""
+class Rows:
+    """Rows of some patients: ``values`` (patients + 1, columns) float32, the last row zero; ``row`` by patient id."""
 
     values: Tensor
     row: dict[str, int]
+
+    @classmethod
+    def of(cls, rows: Mapping[str, npt.NDArray[np.floating]]) -> Rows:
+        """One row (columns,) a patient."""
+        table = np.stack([*rows.values(), np.zeros_like(next(iter(rows.values())))])
+        return cls(torch.from_numpy(table.astype(np.float32)), {patient: i for i, patient in enumerate(rows)})
+
+    def take(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """The rows of slides (B, columns), zero where the patient has none, and whether it has one (B,) bool."""
+        places = torch.tensor([self.row.get(sample.patient_id, -1) for sample in samples], dtype=torch.int64)
+        # Place −1, a patient without a row, is the last row, which is zero.
+        return self.values.index_select(0, places % len(self.values)), places >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class OmicsRows:
+    """An omics table as a fit sees it: selected and scaled ``rows`` (G named ``genes``), unit ``profiles`` or None."""
+
+    genes: tuple[str, ...]
+    rows: Rows
+    profiles: Rows | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class FitData:
     """The slides of one fit.
 
-    ``rna`` maps a training patient to a row (G,) float32, already selected and scaled; patients without RNA are absent;
-    None trains the student alone. ``genes`` names the G columns.
+    ``tables``: what is known of the training patients by omics table, patients without it being absent; empty trains
+    the student alone. ``soft``: scores of the omics teacher, where there is one.
     """
 
     train: Sequence[Sample]
     val: Sequence[Sample]
     bags: BagCache
-    classes: tuple[str, ...]
+    task: TaskSettings
     width: int
-    rna: dict[str, FloatArray] | None = None
-    genes: tuple[str, ...] = ()
+    tables: Mapping[str, OmicsRows] = field(default_factory=dict)
+    soft: Rows | None = None
 
     @property
-    def n_genes(self) -> int | None:
-        """G, or None without RNA."""
-        return None if self.rna is None else len(self.genes)
-
-    @cached_property
-    def rna_rows(self) -> RnaRows | None:
-        """The RNA rows as one tensor, made once."""
-        if self.rna is None:
-            return None
-        nothing = np.zeros(len(self.genes), dtype=np.float32)
-        values = np.stack([*self.rna.values(), nothing])
-        return RnaRows(torch.from_numpy(values), {patient: i for i, patient in enumerate(self.rna)})
+    def genes(self) -> dict[str, int]:
+        """G of each table."""
+        return {name: len(table.genes) for name, table in self.tables.items()}
 
     @cached_property
     def ordinals(self) -> dict[str, tuple[str, int]]:

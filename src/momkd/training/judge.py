@@ -1,0 +1,39 @@
+"""How good predictions of validation patients are: one number an epoch, for whoever watches and for early stopping."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from momkd.experiment import TaskSettings
+
+Floats = NDArray[np.float64]
+
+
+def score_name(task: TaskSettings) -> str:
+    """The column of the history: val_auc for classes (macro, one against the rest), else val_concordance."""
+    return "val_auc" if task.type == "classification" else "val_concordance"
+
+
+def judge(predictions: Floats, targets: Floats, task: TaskSettings) -> float:
+    """AUC or concordance of patients: predictions (N, columns), targets (N, 2) as in ``models.outcome``.
+
+    Concordance: the share of comparable pairs that the prediction puts in the right order, ties counting half; for
+    survival these are Harrell's pairs, and NaN where there is no pair.
+    """
+    if task.type == "classification":
+        labels = targets[:, 0].astype(np.int64)
+        by_class = [
+            float(roc_auc_score(labels == c, predictions[:, c]))
+            for c in range(1 if task.binary else 0, len(task.classes))
+        ]
+        return float(np.mean(by_class))
+    score = predictions @ np.arange(predictions.shape[1]) if task.type == "ordinal" else predictions[:, 0]
+    value = targets[:, 0]
+    if task.type == "survival":
+        earlier = (targets[:, 1] > 0)[:, None] & (value[:, None] < value[None, :])
+    else:
+        earlier = value[:, None] > value[None, :]
+    higher = (score[:, None] > score[None, :]) + 0.5 * (score[:, None] == score[None, :])
+    return float(higher[earlier].mean()) if earlier.any() else float("nan")
