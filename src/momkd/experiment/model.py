@@ -11,6 +11,46 @@ from momkd.experiment.section import Count, Fraction, NonNegative, Positive, Sec
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+MethodName = Literal[
+    "momkd",
+    "mean-pool",
+    "max-pool",
+    "linear",
+    "abmil",
+    "clam-sb",
+    "clam-mb",
+    "dsmil",
+    "transmil",
+    "dtfd",
+    "patch-gcn",
+    "wikg",
+    "soft-labels-linear",
+    "soft-labels",
+    "feature-regression",
+    "infonce",
+    "sp",
+    "rkd",
+    "cc",
+    "crd",
+    "mkd",
+    "g-hanet",
+    "tdc",
+    "tangle",
+    "rna-linear",
+    "rna-mlp",
+    "slide+rna",
+]
+
+
+class BaselineSettings(Section):
+    """Sizes that the other methods share (model.name); what a paper fixes beyond them stands in the method's file."""
+
+    dim: Count = Field(512, description="patch embedding")
+    attention: Count = Field(256, description="hidden width of the gated attention")
+    dropout: Fraction = 0.25
+    weight: NonNegative = Field(1.0, description="factor of all that a privileged method adds to the task loss")
+
+
 class EncoderSettings(Section):
     """The slide encoder: two GATv2 layers with residuals (spec: Branches)."""
 
@@ -124,7 +164,7 @@ class LossSettings(Section):
 class ModelSettings(Section):
     """The network; ``preset`` sets ``model`` and ``train`` fields that the file does not."""
 
-    name: Literal["momkd"] = "momkd"
+    name: MethodName = "momkd"
     preset: Literal["default", "published"] = "default"
     encoder: EncoderSettings = EncoderSettings()
     rna: RnaSettings = RnaSettings()
@@ -134,3 +174,4 @@ class ModelSettings(Section):
     programmes: ProgrammeSettings = ProgrammeSettings()
     teacher: TeacherSettings = TeacherSettings()
     loss: LossSettings = LossSettings()
+    baseline: BaselineSettings = BaselineSettings()

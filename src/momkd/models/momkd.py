@@ -9,16 +9,17 @@ from histology.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from momkd.experiment import LossSettings, ModelSettings, RnaSettings
-from momkd.models.memory import UNKNOWN
+from momkd.models.lesson import Counts, Lesson
 from momkd.models.memory_updates import MemoryUpdates
+from momkd.models.method import Method, ParameterGroup, TrainingSet, counts_of
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
 from momkd.models.products import full_precision
@@ -51,85 +52,6 @@ class RnaBranch(nn.Module):
         return functional.normalize(self.projector(embedding), dim=-1), self.decoder(embedding)
 
 
-@dataclass(eq=False)  # not frozen: Fabric rebuilds what a forward is given
-class Privileged:
-    """What one omics table says of B slides; rows of slides whose patient is not in it are ignored.
-
-    ``paired`` (B,) bool; ``values`` (B, G), selected and scaled; ``profiles`` (B, n), the unit profiles ρ.
-    """
-
-    paired: Tensor
-    values: Tensor
-    profiles: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the losses of a step are divided by, so that those of its parts add up to those of all its slides.
-
-    ``slides`` B; ``known``: slides whose memory class is known; ``paired`` and ``paired_known`` by omics table.
-    """
-
-    slides: int
-    known: int
-    paired: dict[str, int]
-    paired_known: dict[str, int]
-
-    @classmethod
-    def of(cls, lessons: Sequence[Lesson]) -> Counts:
-        """Count the slides of the parts of a step."""
-        known = [lesson.memory_class != UNKNOWN for lesson in lessons]
-        pairs = {name: [lesson.tables[name].paired for lesson in lessons] for name in lessons[0].tables}
-        return cls(
-            slides=sum(len(lesson.targets) for lesson in lessons),
-            known=sum(int(mask.sum()) for mask in known),
-            paired={name: sum(int(mask.sum()) for mask in masks) for name, masks in pairs.items()},
-            paired_known={
-                name: sum(int((mask & other).sum()) for mask, other in zip(masks, known, strict=True))
-                for name, masks in pairs.items()
-            },
-        )
-
-
-@dataclass(eq=False)
-class Lesson:
-    """What B slides are taught by.
-
-    ``targets`` (B, 2) float, as the outcome wants them; ``memory_class`` (B,) int64, −1 where it is unknown; ``tables``
-    by name; ``soft`` (B, O), scores of the omics teacher, and ``has_soft`` (B,) bool, where there is one; ``counts`` of
-    the whole step, where these slides are a part of it.
-    """
-
-    targets: Tensor
-    memory_class: Tensor
-    tables: dict[str, Privileged] = field(default_factory=dict)
-    soft: Tensor | None = None
-    has_soft: Tensor | None = None
-    counts: Counts | None = None
-
-    def to(self, device: torch.device) -> Lesson:
-        """Move to a device."""
-        if device.type == "cpu":
-            return self
-
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
-        tables = {
-            name: Privileged(t.paired.to(device), t.values.to(device, non_blocking=True), moved(t.profiles))
-            for name, t in self.tables.items()
-        }
-        targets, labels = self.targets.to(device), self.memory_class.to(device)
-        return Lesson(targets, labels, tables, moved(self.soft), moved(self.has_soft), self.counts)
-
-    @classmethod
-    def of_classes(cls, labels: Tensor, rna: Tensor | None = None, paired: Tensor | None = None) -> Lesson:
-        """Class numbers (B,) and, where given, rows (B, G) of one table named rna."""
-        targets = torch.stack([labels.float(), torch.zeros_like(labels, dtype=torch.float32)], dim=1)
-        tables = {} if rna is None or paired is None else {"rna": Privileged(paired, rna)}
-        return cls(targets, labels, tables)
-
-
 @dataclass(eq=False)  # not frozen: Fabric rebuilds what a forward returns
 class Losses:
     """The losses and their weighted sum.
@@ -148,17 +70,23 @@ class Losses:
     vote: Tensor
     total: Tensor
 
+    def named(self) -> dict[str, Tensor]:
+        """The losses by name, the total last."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def values(self) -> dict[str, float]:
         """Plain numbers by name."""
-        return {field.name: float(getattr(self, field.name).detach()) for field in fields(self)}
+        return {name: float(value.detach()) for name, value in self.named().items()}
 
 
-class MoMKD(nn.Module):
+class MoMKD(Method):
     """The student with its privileged teachers.
 
     ``genes``: the number of columns G of each omics table. Empty: the same student, trained with the task loss only.
     A part that no loss would teach does not exist.
     """
+
+    student: Student
 
     def __init__(self, in_dim: int, outcome: Outcome, settings: ModelSettings, genes: Mapping[str, int]) -> None:
         super().__init__()
@@ -171,7 +99,32 @@ class MoMKD(nn.Module):
         used = bool(genes) and (weights.memory > 0 or weights.rna > 0 or weights.slide > 0)
         self.updates = MemoryUpdates(self.student.memory) if used else None
 
-    def begin_epoch(self, warming: bool) -> None:
+    def start(self, training: TrainingSet) -> None:
+        """Begin at the averages; the prototypes of the programme memories come from the training profiles."""
+        self.student.start(training.targets)
+        for name, memory in self.student.programme_memories().items():
+            table = training.tables[name]
+            if table.profiles is not None:
+                memory.fill(table.profiles, table.memory_class, training.stream("prototypes", name))
+
+    def parameter_groups(self) -> Iterator[ParameterGroup]:
+        """The codes of the memory, the wide path, the programme maps and their read-out.
+
+        The read-out of a programme memory does not decay: it has few weights, and moves faster.
+        """
+        student, settings = self.student, self.settings
+        yield ParameterGroup([student.memory.codes], student.memory.parameter_options()["lr_mult"])
+        if student.wide is not None:
+            wide = settings.wide
+            yield ParameterGroup(list(student.wide.parameters()), wide.lr_factor, wide.weight_decay)
+        memories, programmes = list(student.programme_memories().values()), settings.programmes
+        if memories:
+            maps = [layer for memory in memories for layer in (memory.from_mean, memory.from_pooled)]
+            readouts = [memory.readout for memory in memories]
+            yield ParameterGroup(_of(maps), programmes.lr_factor, programmes.weight_decay)
+            yield ParameterGroup(_of(readouts), programmes.read_lr_factor, 0.0)
+
+    def begin_memory(self, warming: bool) -> None:
         """Before an epoch; ``warming``: the memory stands still and its losses are off."""
         if self.updates is not None:
             self.updates.begin_epoch(warming)
@@ -192,7 +145,7 @@ class MoMKD(nn.Module):
         In training, the update rule of the memory sees the projections.
         """
         out = self.student(bags)
-        counts = lesson.counts or Counts.of([lesson])
+        counts = counts_of(lesson)
         with full_precision(out.logits):
             zero = out.logits.new_zeros(())
             losses = Losses(self._task(out, lesson).sum() / counts.slides, zero, zero, zero, zero, zero, zero, zero)
@@ -262,6 +215,10 @@ class MoMKD(nn.Module):
                 affinities = memory.loss(out.programmes[name], table.profiles)
                 losses.programme = losses.programme + share * (affinities * table.paired).sum()
             losses.vote = losses.vote + share * outcome.loss(out.votes[name], lesson.targets).sum()
+
+
+def _of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for module in modules for parameter in module.parameters()]
 
 
 def weighted(weights: LossSettings, losses: Losses) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from momkd.experiment import ClassifierSettings, EncoderSettings, ModelSettings
 from momkd.models.gatv2 import GATv2
 from momkd.models.memory import Memory, evidence_by_class
+from momkd.models.method import SlideModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags, bag_means, segment_softmax, weighted_sum
 from momkd.models.products import full_precision
@@ -56,29 +57,29 @@ class Classifier(nn.Sequential):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class StudentOutput:
+@dataclass(kw_only=True, eq=False)
+class StudentOutput(SlideOutput):
     """What the student says of B bags with N patches in all.
 
     ``logits`` (B, outputs), of the head alone; ``attention`` (N,), summing to 1 in each bag; ``evidence`` (N,), s_i:
     affinity to the positive minus the negative memory (of more than two classes, the largest s^y_i of a class y ≥ 1);
-    ``patches`` (N, S) and ``slides`` (B, S), unit rows p and w on
-    the shared sphere. ``histology`` (B, O): scores of head and wide path; ``votes`` (B, O) and ``programmes`` (B, n) of
-    each programme memory; ``scores`` (B, O): what all of them say together.
+    ``patches`` (N, S) and ``slides`` (B, S), unit rows p and w on the shared sphere. ``histology`` (B, O): scores of
+    head and wide path; ``votes`` (B, O) and ``programmes`` (B, n) of each programme memory; ``scores`` (B, O): what all
+    of them say together.
     """
 
-    logits: Tensor
     attention: Tensor
     evidence: Tensor
+    embedding: Tensor
+    logits: Tensor
     patches: Tensor
     slides: Tensor
-    scores: Tensor
     histology: Tensor
     votes: dict[str, Tensor]
     programmes: dict[str, Tensor]
 
 
-class Student(nn.Module):
+class Student(SlideModel):
     """The histology-only path; it holds no RNA weight.
 
     ``programmes`` names the omics tables that taught programme memories; their votes and the histology score are
@@ -135,7 +136,16 @@ class Student(nn.Module):
             if votes:
                 scores = torch.lerp(histology, torch.stack(list(votes.values())).mean(0), self.vote_share)
         return StudentOutput(
-            logits, attention, evidence, patches, slides, scores, histology, votes=votes, programmes=programmes
+            scores=scores,
+            attention=attention,
+            evidence=evidence,
+            embedding=pooled,
+            logits=logits,
+            patches=patches,
+            slides=slides,
+            histology=histology,
+            votes=votes,
+            programmes=programmes,
         )
 
     def programme_memories(self) -> dict[str, Programmes]:

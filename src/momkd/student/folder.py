@@ -23,7 +23,7 @@ from momkd.student.predictor import FeatureGeometry, StudentCard, StudentPredict
 FORMAT_VERSION = 2
 _TENSORS, _CARD = "student.safetensors", "student.json"
 # The student's network has no RNA branch and its card says nothing about training.
-_MODEL_FIELDS = {"name", "encoder", "memory", "classifier", "wide", "programmes"}
+_MODEL_FIELDS = {"name", "encoder", "memory", "classifier", "wide", "programmes", "baseline"}
 
 
 def save_student(predictor: StudentPredictor, folder: Path) -> None:

@@ -13,9 +13,10 @@ import torch
 
 from momkd.errors import StudentError
 from momkd.experiment import ModelSettings, TaskSettings
+from momkd.models.method import SlideModel
 from momkd.models.outcome import make_outcome
 from momkd.models.packed import PackedBags
-from momkd.models.student import Student
+from momkd.models.registry import make_student
 from momkd.slides.bag import Bag
 from momkd.slides.graph import bag_edges
 from momkd.slides.normalize import Kind, Normalizer
@@ -65,9 +66,9 @@ class StudentCard:
         """The classes; none for a value or a risk."""
         return self.task.classes
 
-    def network(self) -> Student:
+    def network(self) -> SlideModel:
         """One member, with weights yet to be loaded."""
-        return Student(self.features.width, make_outcome(self.task), self.model, self.programmes)
+        return make_student(self.features.width, make_outcome(self.task), self.model, self.programmes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +76,19 @@ class SlidePrediction:
     """What a student says of one slide.
 
     ``values``: class probabilities (classes,), or one number, the value or the risk; per patch ``attention`` and
-    ``evidence`` (P,).
+    ``evidence`` (P,), None where the method has none.
     """
 
     slide_id: str
     values: FloatArray
-    attention: FloatArray
-    evidence: FloatArray
+    attention: FloatArray | None = None
+    evidence: FloatArray | None = None
 
 
 class StudentPredictor:
     """Scores bags from histology alone, on one device, in eval mode: the mean of what its member networks say."""
 
-    def __init__(self, members: Sequence[Student], normalizer: Normalizer, card: StudentCard) -> None:
+    def __init__(self, members: Sequence[SlideModel], normalizer: Normalizer, card: StudentCard) -> None:
         self.members = [member.eval().requires_grad_(False) for member in members]
         self.normalizer = normalizer
         self.card = card
@@ -95,7 +96,7 @@ class StudentPredictor:
     @property
     def device(self) -> torch.device:
         """Where the network lives."""
-        return self.members[0].log_temperature.device
+        return next(self.members[0].parameters()).device
 
     def prepare(self, bag: Bag) -> PackedBags:
         """Normalise a bag and give it its graph.
@@ -131,8 +132,8 @@ class StudentPredictor:
         return SlidePrediction(
             bag.slide_id,
             _mean(votes),
-            _mean([out.attention for out in outputs]),
-            _mean([out.evidence for out in outputs]),
+            _mean_where_known([out.attention for out in outputs]),
+            _mean_where_known([out.evidence for out in outputs]),
         )
 
     def member(self, number: int) -> StudentPredictor:
@@ -144,3 +145,8 @@ class StudentPredictor:
 def _mean(votes: Sequence[torch.Tensor]) -> FloatArray:
     mean: FloatArray = (votes[0] if len(votes) == 1 else torch.stack(list(votes)).mean(0)).cpu().numpy()
     return mean
+
+
+def _mean_where_known(rows: Sequence[torch.Tensor | None]) -> FloatArray | None:
+    known = [row for row in rows if row is not None]
+    return _mean(known) if known else None

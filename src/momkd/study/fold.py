@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from momkd.cohort.dataset import CohortData
-from momkd.evaluation.metrics import binary_metrics
-from momkd.evaluation.threshold import MaxF1Threshold
 from momkd.experiment import Experiment
 from momkd.files import write_json
-from momkd.student.folder import save_student
-from momkd.student.predictor import FeatureGeometry, StudentCard, StudentPredictor
 from momkd.study.events import Event, Watcher
+from momkd.study.fold_model import FoldModel, Member
 from momkd.study.run_folder import FoldId, RunFolder, write_csv
-from momkd.study.tables import observed_table, patient_table, slide_table
-from momkd.training.fit import FitResult, fit
+from momkd.study.tables import patient_table
+from momkd.training.fit import fit
 from momkd.training.judge import score_name
 from momkd.training.members import member_roles
 from momkd.training.prepare import Roles, fit_normalizer, prepare_bags, prepare_fit, samples_of
-from momkd.training.samples import FitData, Sample
 from momkd.training.schedule import epochs_of
 from momkd.training.seeds import derive_seed
 
@@ -43,7 +36,7 @@ def run_fold(
     fitted_on = roles.train if len(members) == 1 else roles.train + roles.val
     normalizer = fit_normalizer(cohort, fitted_on, experiment)
     bags = prepare_bags(cohort, normalizer, experiment)
-    fits: list[_Member] = []
+    fits: list[Member] = []
     for number, own in enumerate(members):
         member_seed = seed if number == 0 else derive_seed(seed, "member", number) % (1 << 31)
         data, genes = prepare_fit(cohort, own, experiment, bags, member_seed)
@@ -62,20 +55,15 @@ def run_fold(
             resume_file=folder / "resume" / f"member-{number}.safetensors",
             on_epoch=on_epoch,
         )
-        fits.append(_Member(own, data, genes, result))
+        fits.append(Member(own, data, genes, result))
     _write_member_tables(folder, fits)
-    predictor = StudentPredictor(
-        [one.result.model.student for one in fits], normalizer, _card(cohort, experiment, fold, fits)
-    )
-    val = pd.concat(
-        [score_samples(predictor.member(m), cohort, one.data.val) for m, one in enumerate(fits)], ignore_index=True
-    ).sort_values("patient_id", kind="stable")
-    predictor.card = _with_validation(predictor.card, patient_table(val, predictor.card.classes))
-    save_student(predictor, folder / "student")
-
-    test = score_samples(predictor, cohort, samples_of(cohort, roles.test))
+    model = FoldModel(cohort, experiment, fold.name, fits, normalizer)
+    val = model.score_left_out()
+    card = model.judge(patient_table(val, experiment.task.classes))
+    model.save(folder / "student")
+    test = model.score(samples_of(cohort, roles.test))
     slides = pd.concat([val.assign(role="val"), test.assign(role="test")] if len(test) else [val.assign(role="val")])
-    _write_predictions(folder, fold, slides, predictor.card.classes)
+    _write_predictions(folder, fold, slides, card.classes)
     shutil.rmtree(folder / "resume", ignore_errors=True)
     history, epochs_made = fits[-1].result.history, sum(len(one.result.history) for one in fits)
     summary = {
@@ -84,43 +72,15 @@ def run_fold(
         "members": len(fits),
         "best_epoch": fits[-1].result.best_epoch,
         "epochs": epochs_made,
-        "threshold": predictor.card.threshold,
+        "threshold": card.threshold,
         "seconds": round(sum(one.result.seconds for one in fits), 3),
     }
     write_json(folder / "fold.json", summary)
-    score = predictor.card.validation.get("auc", history[-1][score_name(experiment.task)])
+    score = card.validation.get("auc", history[-1][score_name(experiment.task)])
     watch(Event("done", fold.repeat, fold.fold, epochs_made, epochs_made, score))
 
 
-@dataclass(frozen=True, eq=False)
-class _Member:
-    """A network of a fold: who trained it, on what, and what came of it."""
-
-    roles: Roles
-    data: FitData
-    genes: pd.DataFrame | None
-    result: FitResult
-
-
-def _card(cohort: CohortData, experiment: Experiment, fold: FoldId, fits: Sequence[_Member]) -> StudentCard:
-    patients = {patient for one in fits for patient in one.roles.train}
-    taught = sorted({gene for one in fits for table in one.data.tables.values() for gene in table.genes})
-    samples = sorted({sample for one in fits for sample in one.data.train}, key=lambda sample: sample.slide_id)
-    return StudentCard(
-        task=experiment.task,
-        features=geometry(cohort, samples),
-        graph_k=experiment.graph.k,
-        normalize=experiment.features.normalize,
-        model=experiment.model,
-        threshold=0.5,
-        members=len(fits),
-        programmes=tuple(fits[0].result.model.student.programmes),
-        source=f"{fold.name}, {len(patients)} training patients"
-        + (f", taught by {len(taught)} genes" if taught else ""),
-    )
-
-
-def _write_member_tables(folder: Path, fits: Sequence[_Member]) -> None:
+def _write_member_tables(folder: Path, fits: Sequence[Member]) -> None:
     """history.csv and genes.csv; with several members, their number is the first column."""
     histories = [pd.DataFrame(one.result.history) for one in fits]
     genes = [one.genes for one in fits if one.genes is not None]
@@ -130,43 +90,6 @@ def _write_member_tables(folder: Path, fits: Sequence[_Member]) -> None:
                 table.insert(0, "member", number)
         if tables:
             write_csv(folder / name, pd.concat(tables, ignore_index=True))
-
-
-def score_samples(predictor: StudentPredictor, cohort: CohortData, samples: Sequence[Sample]) -> pd.DataFrame:
-    """Slide table of labelled slides, scored one at a time from histology."""
-    task, patients = predictor.card.task, [sample.patient_id for sample in samples]
-    predictions = [predictor.predict(cohort.bag(sample.slide_id)) for sample in samples]
-    table = slide_table(patients, predictions, task)
-    observed = observed_table(task, patients, cohort.labels, cohort.values)
-    for place, name in enumerate(observed.columns, start=2):
-        table.insert(place, name, observed[name].to_numpy())
-    return table
-
-
-def _with_validation(card: StudentCard, patients: pd.DataFrame) -> StudentCard:
-    """The card with the threshold and the metrics that the validation patients give, for two classes."""
-    if not card.task.binary:
-        return dataclasses.replace(card, validation={"patients": len(patients)})
-    positive = card.classes[-1]
-    labels = (patients["label"] == positive).to_numpy().astype(np.int64)
-    prob = patients[f"prob_{positive}"].to_numpy()
-    threshold = float(MaxF1Threshold().fit(labels, prob).threshold_)
-    metrics = binary_metrics(labels, prob, threshold)
-    return dataclasses.replace(card, threshold=threshold, validation={"patients": len(patients), **metrics})
-
-
-def geometry(cohort: CohortData, samples: Sequence[Sample]) -> FeatureGeometry:
-    """What the training slides agree on about their features; None where they do not say or do not agree."""
-    bags = [cohort.bag(sample.slide_id) for sample in samples]
-    encoders = {bag.encoder for bag in bags}
-    sizes = {bag.patch_size_level0 for bag in bags}
-    mpps = {bag.mpp for bag in bags}
-    return FeatureGeometry(
-        cohort.width,
-        encoders.pop() if len(encoders) == 1 else None,
-        sizes.pop() if len(sizes) == 1 else None,
-        mpps.pop() if len(mpps) == 1 else None,
-    )
 
 
 def _write_predictions(folder: Path, fold: FoldId, slides: pd.DataFrame, classes: Sequence[str]) -> None:

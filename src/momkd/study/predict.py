@@ -36,11 +36,16 @@ class Ensemble:
         """Mean class probabilities, attention and evidence over the students."""
         votes = [student.predict(bag) for student in self.students]
 
-        def mean(name: str) -> FloatArray:
-            rows: list[FloatArray] = [getattr(vote, name) for vote in votes]
-            return np.asarray(np.mean(rows, axis=0, dtype=np.float64))
+        def mean(rows: Sequence[FloatArray | None]) -> FloatArray | None:
+            known = [row for row in rows if row is not None]
+            return np.asarray(np.mean(known, axis=0, dtype=np.float64)) if known else None
 
-        return SlidePrediction(bag.slide_id, mean("values"), mean("attention"), mean("evidence"))
+        return SlidePrediction(
+            bag.slide_id,
+            np.mean([vote.values for vote in votes], axis=0, dtype=np.float64),
+            mean([vote.attention for vote in votes]),
+            mean([vote.evidence for vote in votes]),
+        )
 
 
 def load_model(path: Path, device: str = "cpu") -> Ensemble:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from momkd.experiment import TrainSettings
-from momkd.models.momkd import Counts, Lesson, Privileged
+from momkd.models.lesson import Counts, Lesson, Privileged
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
 from momkd.training.prefetch import ahead
@@ -102,7 +102,8 @@ class _StepMaker:
             profiles = None if table.profiles is None else table.profiles.take(samples)[0]
             tables[name] = Privileged(paired, values, profiles)
         soft, has_soft = (None, None) if data.soft is None else data.soft.take(samples)
-        return Lesson(targets, self.outcome.memory_class(targets), tables, soft, has_soft)
+        index = torch.tensor([data.numbers[sample.slide_id] for sample in samples])
+        return Lesson(targets, self.outcome.memory_class(targets), tables, soft, has_soft, index)
 
 
 def within_budget(sizes: Sequence[int], most: int | None) -> list[slice]:

@@ -12,7 +12,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from momkd.models.memory import Memory
+from momkd.models.method import Method
 from momkd.models.momkd import MoMKD
+
+
+def history_row(model: Method) -> dict[str, float]:
+    """The columns of an epoch that belong to the method; call it before ``Method.end_epoch``."""
+    row = model.history()
+    if isinstance(model, MoMKD):
+        row["temperature"] = float(model.student.log_temperature.detach().exp().clamp(0.01, 2.0))
+        row |= memory_row(model)
+    return row
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,16 @@ from torch import Tensor
 
 from momkd.errors import TrainingError
 from momkd.experiment import ModelSettings, TrainSettings
-from momkd.models.momkd import Losses, MoMKD
+from momkd.models.closed_form import ClosedForm
+from momkd.models.memory import UNKNOWN
+from momkd.models.method import Method, PairedModel, PatientRows, TrainingSet
 from momkd.models.outcome import make_outcome
+from momkd.models.registry import make_method
 from momkd.student.threads import use_threads
 from momkd.training.batches import PackedSlides, Step, training_steps
 from momkd.training.device import make_fabric, training_precision
-from momkd.training.diagnostics import memory_row
-from momkd.training.initialise import begin_memory_epoch
+from momkd.training.diagnostics import history_row
+from momkd.training.initialise import begin_epoch
 from momkd.training.judge import judge, score_name
 from momkd.training.parameters import clip_gradients, parameter_groups, set_learning_rate
 from momkd.training.resume import Progress, load_point, save_point
@@ -32,6 +36,7 @@ from momkd.training.sampler import balanced_epoch, shuffled_epoch
 from momkd.training.samples import FitData, Sample, targets_of
 from momkd.training.schedule import WeightAverage, cosine_factor, epochs_of
 from momkd.training.seeds import derive_seed, generator
+from momkd.training.solve import solve
 
 if TYPE_CHECKING:
     from lightning_fabric.wrappers import _FabricModule
@@ -40,14 +45,13 @@ logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 EpochCallback = Callable[[dict[str, float]], None]
-_LOSSES = tuple(field.name for field in fields(Losses))
 
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
     """The model at its best epoch, and how it got there: one dict an epoch in ``history``."""
 
-    model: MoMKD
+    model: Method
     history: list[dict[str, float]]
     best_epoch: int
     seconds: float
@@ -73,7 +77,8 @@ def fit(
         raise TrainingError("the validation patients are not of all classes, so no AUC can choose the best epoch")
     threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
     with _own_random_state(), use_threads(threads):
-        return _Fit(data, model_settings, settings, resume_file, save_every_seconds, on_epoch).run()
+        one = _Fit(data, model_settings, settings, resume_file, save_every_seconds, on_epoch)
+        return one.solve() if isinstance(one.model, ClosedForm) else one.run()
 
 
 class _Fit:
@@ -94,7 +99,9 @@ class _Fit:
         self.steps_an_epoch = -(-len(data.train) // settings.batch_size)
         self.fabric = make_fabric(settings)
         torch.manual_seed(derive_seed(settings.seed, "weights"))
-        self.model = MoMKD(data.width, make_outcome(data.task), model_settings, data.genes).to(self.fabric.device)
+        method = make_method(data.width, make_outcome(data.task), model_settings, data.genes)
+        self.model = method.to(self.fabric.device)
+        self.preparation = method.preparation(self.epochs)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.model, settings), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
@@ -104,6 +111,7 @@ class _Fit:
         self.best: dict[str, Tensor] = {}
         self.average: WeightAverage | None = None
         self.by_memory: list[Sample] = []
+        self.losses: tuple[str, ...] = ()
 
     def run(self) -> FitResult:
         """Initialise or resume, then train, validate, keep the best or the average, stop."""
@@ -130,26 +138,43 @@ class _Fit:
         self.model.eval()
         return FitResult(self.model, self.progress.history, self.progress.best_epoch, self.progress.seconds)
 
+    def solve(self) -> FitResult:
+        """A method that is solved has a history of one epoch."""
+        started, name = time.monotonic(), score_name(self.data.task)
+        self._start()
+        solve(self.model, self.data)
+        value, loss = validate(self.model, self.data, self.val)
+        row = {"epoch": 1.0, name: value, "val_loss": loss}
+        if self.on_epoch is not None:
+            self.on_epoch(row)
+        return FitResult(self.model, [row], 1, time.monotonic() - started)
+
     def _start(self) -> None:
         """What the training targets and profiles alone say: averages, memory classes, prototypes."""
-        student, data = self.model.student, self.data
-        targets = targets_of(data.train, data.task).to(self.fabric.device)
-        student.start(targets)
-        memory_class = student.outcome.memory_class(targets).cpu()
+        data, outcome, device = self.data, self.model.student.outcome, self.fabric.device
+        # An outcome learns its bins from the targets, so memory classes come after the student's start.
+        targets = targets_of(data.train, data.task).to(device)
+        outcome.start(targets)
+        memory_class = outcome.memory_class(targets)
         self.by_memory = [
             dataclasses.replace(sample, label=label)
             for sample, label in zip(data.train, memory_class.tolist(), strict=True)
         ]
         of_patient = {sample.patient_id: sample.label for sample in self.by_memory}
-        for name, memory in student.programme_memories().items():
-            profiles = data.tables[name].profiles
-            if profiles is not None:
-                labels = torch.tensor([of_patient[patient] for patient in profiles.row])
-                memory.fill(profiles.values[:-1], labels, generator(self.settings.seed, "prototypes", name))
+        tables = {
+            name: PatientRows(
+                table.rows.values[:-1],
+                None if table.profiles is None else table.profiles.values[:-1],
+                torch.tensor([of_patient.get(patient, UNKNOWN) for patient in table.rows.row]),
+            )
+            for name, table in data.tables.items()
+        }
+        self.model.start(TrainingSet(targets, memory_class, tables, partial(generator, self.settings.seed)))
 
     def _finished(self) -> bool:
         progress, settings = self.progress, self.settings
-        patient = settings.schedule == "cosine" or progress.epoch - progress.best_epoch < settings.patience
+        waited = progress.epoch - max(progress.best_epoch, self.preparation)
+        patient = settings.schedule == "cosine" or waited < settings.patience
         return progress.epoch > 0 and (progress.epoch >= self.epochs or not patient)
 
     def _train_epoch(self, module: _FabricModule, optimiser: torch.optim.Optimizer) -> dict[str, float]:
@@ -157,7 +182,7 @@ class _Fit:
         settings, epoch = self.settings, self.progress.epoch + 1
         draw = balanced_epoch if settings.sampling == "balanced" else shuffled_epoch
         order = draw(self.data.train, generator(settings.seed, "sampler", epoch))
-        begin_memory_epoch(self.model, self.by_memory, self.data.bags, self.fabric.device, settings.seed, epoch)
+        begin_epoch(self.model, self.by_memory, self.data.bags, self.fabric.device, settings.seed, epoch, self.epochs)
         torch.manual_seed(derive_seed(settings.seed, "dropout", epoch))
         self.model.train()
         done: list[Sequence[Sample]] = []
@@ -178,7 +203,7 @@ class _Fit:
             )
         slides_a_step = torch.tensor([len(samples) for samples in done], dtype=torch.float64)
         means = (slides_a_step @ table / len(order)).tolist()
-        return {f"loss_{name}": value for name, value in zip(_LOSSES, means, strict=True)}
+        return {f"loss_{name}": value for name, value in zip(self.losses, means, strict=True)}
 
     def _step(self, module: _FabricModule, optimiser: torch.optim.Optimizer, step: Step, number: int) -> Tensor:
         """Optimiser step ``number`` of the fit, from 0; returns its losses, in the order of ``Losses``."""
@@ -195,7 +220,9 @@ class _Fit:
                 with training_precision(settings, self.fabric.device):
                     losses = module(batch.bags, batch.lesson)
                 self.fabric.backward(losses.total)
-            values.append(torch.stack([getattr(losses, name).detach() for name in _LOSSES]))
+            named = losses.named()
+            self.losses = tuple(named)
+            values.append(torch.stack([value.detach() for value in named.values()]))
         if settings.clip > 0:
             clip_gradients(self.parameters, settings.clip)
         optimiser.step()
@@ -212,17 +239,15 @@ class _Fit:
         score, loss = validate(self.model, self.data, self.val, None if self.average is None else self.best)
         if self.average is not None:
             progress.best_epoch, progress.best_auc, progress.best_loss = progress.epoch, score, loss
-        else:
+        elif progress.epoch > self.preparation:
             # A small validation set gives ties in AUC: the lower loss decides them.
             if (score, -loss) > (progress.best_auc, -progress.best_loss):
                 progress.best_epoch, progress.best_auc, progress.best_loss = progress.epoch, score, loss
                 self.best = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
             self._plateau(score)
         progress.seconds += time.monotonic() - started
-        temperature = float(self.model.student.log_temperature.detach().exp().clamp(0.01, 2.0))
         row = {"epoch": float(progress.epoch), **record, name: score, "val_loss": loss, "lr": lr}
-        row["temperature"] = temperature
-        row |= memory_row(self.model)
+        row |= history_row(self.model)
         self.model.end_epoch()
         progress.history.append(row)
         words = "validation AUC" if name == "val_auc" else "validation concordance"
@@ -244,32 +269,37 @@ class _Fit:
             set_learning_rate(self.optimiser, progress.lr)
 
 
-def score(model: MoMKD, samples: Sequence[Sample], data: FitData, device: torch.device) -> FloatArray:
-    """Scores s of slides, (slides, O) float32, in eval mode and without omics."""
-    return _scores(model, PackedSlides(samples, data.bags, device), None).cpu().numpy()
+def score(model: Method, samples: Sequence[Sample], data: FitData, device: torch.device) -> FloatArray:
+    """Scores s of slides, (slides, O) float32, in eval mode, without omics unless the method is an upper bound."""
+    return _scores(model, PackedSlides(samples, data.bags, device), data.omics_of(samples), None).cpu().numpy()
 
 
 @torch.inference_mode()
-def _scores(model: MoMKD, slides: PackedSlides, weights: dict[str, Tensor] | None) -> Tensor:
+def _scores(model: Method, slides: PackedSlides, omics: Tensor, weights: dict[str, Tensor] | None) -> Tensor:
     """Scores, always computed in float32: what the student will say that is made of this model."""
     model.eval()
-    student = model.student
-    if weights is None:
-        return torch.cat([student(bags).scores for bags in slides])
-    prefix = "student."
-    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    return torch.cat([torch.func.functional_call(student, own, (bags,)).scores for bags in slides])
+    student, prefix = model.student, "student."
+    own = {} if weights is None else weights
+    own = {name.removeprefix(prefix): value for name, value in own.items() if name.startswith(prefix)}
+    found, done = [], 0
+    for bags in slides:
+        given: tuple[Any, ...] = (bags,)
+        if isinstance(student, PairedModel):
+            given = (bags, omics[done : done + bags.n_bags].to(bags.features.device))
+        found.append((torch.func.functional_call(student, own, given) if own else student(*given)).scores)
+        done += bags.n_bags
+    return torch.cat(found)
 
 
 @torch.inference_mode()
 def validate(
-    model: MoMKD, data: FitData, slides: PackedSlides, weights: dict[str, Tensor] | None = None
+    model: Method, data: FitData, slides: PackedSlides, weights: dict[str, Tensor] | None = None
 ) -> tuple[float, float]:
     """AUC or concordance, and mean task loss, over the validation patients, a patient being the mean of its slides.
 
     With ``weights`` those of the student are judged instead of the model's own.
     """
-    scores = _scores(model, slides, weights)
+    scores = _scores(model, slides, data.omics_of(data.val), weights)
     outcome = model.student.outcome
     targets = targets_of(data.val, data.task).to(scores.device)
     loss = patient_means(outcome.loss(scores, targets).unsqueeze(1).cpu().double().numpy(), data.val)[0].mean()

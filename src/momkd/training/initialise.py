@@ -10,6 +10,7 @@ from torch import Tensor
 
 from momkd.experiment import MemorySettings
 from momkd.models.kmeans import spherical_kmeans
+from momkd.models.method import Method
 from momkd.models.momkd import MoMKD
 from momkd.training.batches import pack_all
 from momkd.training.samples import BagCache, Sample
@@ -18,13 +19,22 @@ from momkd.training.seeds import generator
 logger = logging.getLogger(__name__)
 
 
-def begin_memory_epoch(
+def begin_epoch(
+    model: Method, samples: Sequence[Sample], bags: BagCache, device: torch.device, seed: int, epoch: int, epochs: int
+) -> None:
+    """Make a method ready for epoch ``epoch``, from 1; ``model`` may be left in eval mode."""
+    model.begin_epoch(epoch, epochs)
+    if isinstance(model, MoMKD):
+        _begin_memory_epoch(model, samples, bags, device, seed, epoch)
+
+
+def _begin_memory_epoch(
     model: MoMKD, samples: Sequence[Sample], bags: BagCache, device: torch.device, seed: int, epoch: int
 ) -> None:
-    """Make the memory ready for an epoch, from 1: place the codes when it is their time, start a new record.
+    """Place the codes when it is their time, start a new record.
 
     ``kmeans`` and ``random`` place them before epoch 1. Under ``warmup`` the first ``warmup_epochs`` epochs have random
-    codes that stand still and neither alignment nor memory losses; k-means follows. ``model`` may be left in eval mode.
+    codes that stand still and neither alignment nor memory losses; k-means follows.
     """
     settings = model.settings.memory
     start = settings.warmup_epochs + 1 if settings.init == "warmup" else 1
@@ -35,7 +45,7 @@ def begin_memory_epoch(
             initialise_memory(model, samples, bags, device, seed)
         if model.updates is not None:
             model.updates.start_from(model.student.memory)
-    model.begin_epoch(warming=epoch < start)
+    model.begin_memory(warming=epoch < start)
 
 
 @torch.no_grad()

@@ -9,35 +9,27 @@ import torch
 from torch import nn
 
 from momkd.experiment import TrainSettings
-from momkd.models.momkd import MoMKD
+from momkd.models.method import Method, ParameterGroup
 
 
-def parameter_groups(model: MoMKD, settings: TrainSettings) -> list[dict[str, Any]]:
-    """All parameters: the network, the codes of the memory, the wide path, programme maps and their read-out.
+def parameter_groups(method: Method, settings: TrainSettings) -> list[dict[str, Any]]:
+    """All parameters: the network first, then what the method wants treated otherwise.
 
-    Every group carries its learning-rate factor as ``lr_mult``, which ``set_learning_rate`` respects. The read-out of a
-    programme memory does not decay: it has few weights, and moves faster.
+    Every group carries its learning-rate factor as ``lr_mult``, which ``set_learning_rate`` respects.
     """
-    student, own = model.student, model.settings
-    memories = list(student.programme_memories().values())
-    maps = [layer for memory in memories for layer in (memory.from_mean, memory.from_pooled)]
-    special: list[tuple[list[nn.Parameter], float, float]] = [
-        ([student.memory.codes], settings.weight_decay, student.memory.parameter_options()["lr_mult"]),
-        (_of([] if student.wide is None else [student.wide]), own.wide.weight_decay, own.wide.lr_factor),
-        (_of(maps), own.programmes.weight_decay, own.programmes.lr_factor),
-        (_of(memory.readout for memory in memories), 0.0, own.programmes.read_lr_factor),
-    ]
-    elsewhere = {id(parameter) for parameters, _, _ in special for parameter in parameters}
-    network = [parameter for parameter in model.parameters() if id(parameter) not in elsewhere]
+    special = list(method.parameter_groups())
+    elsewhere = {id(parameter) for group in special for parameter in group.parameters}
+    network = ParameterGroup([parameter for parameter in method.parameters() if id(parameter) not in elsewhere])
     return [
-        {"params": parameters, "lr": settings.lr * factor, "lr_mult": factor, "weight_decay": decay}
-        for parameters, decay, factor in [(network, settings.weight_decay, 1.0), *special]
-        if parameters
+        {
+            "params": group.parameters,
+            "lr": settings.lr * group.lr_mult,
+            "lr_mult": group.lr_mult,
+            "weight_decay": settings.weight_decay if group.weight_decay is None else group.weight_decay,
+        }
+        for group in [network, *special]
+        if group.parameters
     ]
-
-
-def _of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    return [parameter for module in modules for parameter in module.parameters()]
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:

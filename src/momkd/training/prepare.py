@@ -15,11 +15,16 @@ from momkd.cohort.parts import balanced_parts
 from momkd.errors import OmicsError
 from momkd.experiment import Experiment
 from momkd.models.graph import Graph
+from momkd.models.registry import METHODS
 from momkd.omics.prepare import OmicsPreparer
 from momkd.omics.teacher import soft_scores, unit_profiles
 from momkd.slides.graph import bag_edges, induced_edges, knn_edges
 from momkd.slides.normalize import NoNormalizer, Normalizer, make_normalizer
 from momkd.training.samples import BagCache, FitData, OmicsRows, PreparedBag, Rows, Sample, targets_of
+from momkd.training.seeds import derive_seed
+
+# Parts of the training patients within which a closed form chooses its penalty.
+_INNER_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ def prepare_fit(
     """
     tables: dict[str, OmicsRows] = {}
     soft, genes = None, None
-    if cohort.omics is not None and experiment.omics is not None:
+    method = METHODS[experiment.model.name]
+    if cohort.omics is not None and experiment.omics is not None and method.omics != "none":
         tables["rna"], soft, genes = _prepare_omics(cohort, roles.train, experiment, seed)
     data = FitData(
         train=samples_of(cohort, roles.train),
@@ -64,8 +70,17 @@ def prepare_fit(
         width=cohort.width,
         tables=tables,
         soft=soft,
+        inner_part=_inner_parts(cohort, roles.train, seed) if method.solved else {},
+        omics_at_test=method.omics == "test",
     )
     return data, genes
+
+
+def _inner_parts(cohort: CohortData, patients: Sequence[str], seed: int) -> dict[str, int]:
+    """The part of each training patient, by which a closed form chooses its penalty."""
+    names = sorted(patients)
+    part = balanced_parts(cohort.cohort.patients.loc[names], _INNER_PARTS, derive_seed(seed, "inner") % (1 << 31))
+    return dict(zip(names, part.tolist(), strict=True))
 
 
 class _Bags:
@@ -133,12 +148,14 @@ def _prepare_omics(
     if model.programmes.dim:
         profiles = Rows.of(dict(zip(paired, unit_profiles(scaled, model.programmes.dim), strict=True)))
     soft = None
-    if model.teacher.weight > 0:
+    method = METHODS[model.name]
+    if method.soft or (model.name == "momkd" and model.teacher.weight > 0):
         chosen = preparer.select(own)
         known = zip(paired, table["label"].tolist(), table["value"].tolist(), strict=True)
         targets = targets_of([Sample(p, "", label, value) for p, label, value in known], experiment.task)
         part = balanced_parts(table, model.teacher.folds, seed)
         scores = soft_scores(chosen, targets.double().numpy(), part, experiment.task, model.teacher)
         soft = Rows.of(dict(zip(paired, scores, strict=True)))
-    rows = Rows.of(dict(zip(paired, scaled, strict=True)))
+    seen = sorted(values.index) if method.omics == "test" else paired
+    rows = Rows.of(dict(zip(seen, preparer.transform(values.loc[seen]), strict=True)))
     return OmicsRows(tuple(preparer.genes_), rows, profiles), soft, preparer.genes_table()

@@ -141,7 +141,9 @@ class FitData:
     """The slides of one fit.
 
     ``tables``: what is known of the training patients by omics table, patients without it being absent; empty trains
-    the student alone. ``soft``: scores of the omics teacher, where there is one.
+    the student alone. ``soft``: scores of the omics teacher, where there is one. ``inner_part``: the part of each
+    training patient where a penalty is chosen within. ``omics_at_test``: an upper bound, whose ``tables`` have the
+    validation and test patients too.
     """
 
     train: Sequence[Sample]
@@ -151,11 +153,26 @@ class FitData:
     width: int
     tables: Mapping[str, OmicsRows] = field(default_factory=dict)
     soft: Rows | None = None
+    inner_part: Mapping[str, int] = field(default_factory=dict)
+    omics_at_test: bool = False
 
     @property
     def genes(self) -> dict[str, int]:
         """G of each table."""
         return {name: len(table.genes) for name, table in self.tables.items()}
+
+    def rows_of(self, samples: Sequence[Sample]) -> Tensor:
+        """The rows (slides, G) of all tables side by side, zero where a patient has none."""
+        return torch.cat([table.rows.take(samples)[0] for table in self.tables.values()], dim=1)
+
+    def omics_of(self, samples: Sequence[Sample]) -> Tensor:
+        """What a model is given beside the slides: (slides, G), or (slides, 0) unless it is an upper bound."""
+        return self.rows_of(samples) if self.omics_at_test else torch.empty(len(samples), 0)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each training slide, from 0."""
+        return {sample.slide_id: number for number, sample in enumerate(self.train)}
 
     @cached_property
     def ordinals(self) -> dict[str, tuple[str, int]]:

@@ -1,0 +1,67 @@
+"""The methods by name. To add one: write its file, name it here and in ``experiment.model.MethodName``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from momkd.experiment import ModelSettings
+from momkd.models.method import Method, PairedModel, SlideModel, Supervised
+from momkd.models.momkd import MoMKD
+from momkd.models.outcome import Outcome
+from momkd.models.student import Student
+
+# What omics a method is given: none, those of the training patients, or those of the test patients too.
+Omics = Literal["none", "train", "test"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method: where its student and, unless labels alone teach it, its ``Method`` are (module of momkd.models:class).
+
+    The student is made as ``Student(in_dim, outcome, settings)``, or with the number of omics columns as a fourth
+    argument where it is given omics at test; the method as ``Method(student, settings, genes)``, genes being the number
+    of columns of each omics table. ``soft``: it needs the scores of the omics teacher; ``solved``: its method is a
+    ``ClosedForm``.
+    """
+
+    words: str
+    student: str
+    method: str | None = None
+    omics: Omics = "none"
+    soft: bool = False
+    solved: bool = False
+
+
+METHODS: dict[str, Entry] = {
+    "momkd": Entry("momentum memory (2026), the student and its teachers", "student:Student", "momkd:MoMKD", "train"),
+}
+
+
+def make_method(in_dim: int, outcome: Outcome, settings: ModelSettings, genes: Mapping[str, int]) -> Method:
+    """The method of an experiment; ``genes`` as in ``MoMKD``."""
+    if settings.name == "momkd":
+        return MoMKD(in_dim, outcome, settings, genes)
+    entry = METHODS[settings.name]
+    columns = (sum(genes.values()),) if entry.omics == "test" else ()
+    student = _found(entry.student)(in_dim, outcome, settings, *columns)
+    made: Method = Supervised(student) if entry.method is None else _found(entry.method)(student, settings, genes)
+    return made
+
+
+def make_student(in_dim: int, outcome: Outcome, settings: ModelSettings, programmes: Sequence[str]) -> SlideModel:
+    """The half of a method that a student folder holds, with weights yet to be loaded."""
+    if settings.name == "momkd":
+        return Student(in_dim, outcome, settings, programmes)
+    student = _found(METHODS[settings.name].student)(in_dim, outcome, settings)
+    if isinstance(student, PairedModel):
+        raise ValueError(f"{settings.name} needs omics at test, so no student can hold it")
+    made: SlideModel = student
+    return made
+
+
+def _found(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(f"momkd.models.{module}"), name)

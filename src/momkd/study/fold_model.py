@@ -1,0 +1,142 @@
+"""What a fold has trained, as one thing that scores slides: a student, or for upper bounds the networks themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from momkd.cohort.dataset import CohortData
+from momkd.evaluation.metrics import binary_metrics
+from momkd.evaluation.threshold import MaxF1Threshold
+from momkd.experiment import Experiment
+from momkd.models.method import SlideModel
+from momkd.slides.normalize import Normalizer
+from momkd.student.folder import save_student
+from momkd.student.predictor import FeatureGeometry, SlidePrediction, StudentCard, StudentPredictor
+from momkd.study.tables import observed_table, slide_table
+from momkd.training.fit import FitResult, score
+from momkd.training.prepare import Roles
+from momkd.training.samples import FitData, Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A network of a fold: who trained it, on what, and what came of it."""
+
+    roles: Roles
+    data: FitData
+    genes: pd.DataFrame | None
+    result: FitResult
+
+
+class FoldModel:
+    """The members of a fold and what their student's card says.
+
+    A student scores each slide alone and from histology. An upper bound is given the omics of the patient too, so there
+    is nothing to save: its members score, and a patient without omics counts as the average profile.
+    """
+
+    def __init__(
+        self, cohort: CohortData, experiment: Experiment, name: str, fits: Sequence[Member], normalizer: Normalizer
+    ) -> None:
+        self.cohort, self.fits, self.task = cohort, fits, experiment.task
+        self.card = _card(cohort, experiment, name, fits)
+        students = [one.result.model.student for one in fits]
+        networks = [student for student in students if isinstance(student, SlideModel)]
+        self.student = StudentPredictor(networks, normalizer, self.card) if len(networks) == len(fits) else None
+
+    def score(self, samples: Sequence[Sample]) -> pd.DataFrame:
+        """Slide table of labelled slides, by all members together."""
+        return self._table(samples, range(len(self.fits)))
+
+    def score_left_out(self) -> pd.DataFrame:
+        """Slide table of every validation patient, by the member that left it out."""
+        tables = [self._table(one.data.val, [m]) for m, one in enumerate(self.fits)]
+        return pd.concat(tables, ignore_index=True).sort_values("patient_id", kind="stable")
+
+    def judge(self, patients: pd.DataFrame) -> StudentCard:
+        """Put on the card the threshold and the metrics that the validation patients give, for two classes."""
+        self.card = _with_validation(self.card, patients)
+        if self.student is not None:
+            self.student.card = self.card
+        return self.card
+
+    def save(self, folder: Path) -> None:
+        """Write the student folder; an upper bound leaves none."""
+        if self.student is not None:
+            save_student(self.student, folder)
+
+    def _table(self, samples: Sequence[Sample], members: Sequence[int]) -> pd.DataFrame:
+        if self.student is None:
+            predictions = _with_omics([self.fits[m] for m in members], samples)
+        else:
+            student = self.student if len(members) == len(self.fits) else self.student.member(members[0])
+            predictions = [student.predict(self.cohort.bag(sample.slide_id)) for sample in samples]
+        patients = [sample.patient_id for sample in samples]
+        table = slide_table(patients, predictions, self.task)
+        observed = observed_table(self.task, patients, self.cohort.labels, self.cohort.values)
+        for place, name in enumerate(observed.columns, start=2):
+            table.insert(place, name, observed[name].to_numpy())
+        return table
+
+
+def _with_omics(fits: Sequence[Member], samples: Sequence[Sample]) -> list[SlidePrediction]:
+    votes = []
+    for one in fits:
+        scores = torch.from_numpy(score(one.result.model, samples, one.data, torch.device("cpu")))
+        with torch.inference_mode():
+            votes.append(one.result.model.student.outcome.predict(scores).double().numpy())
+    mean = np.mean(votes, axis=0)
+    return [SlidePrediction(sample.slide_id, values) for sample, values in zip(samples, mean, strict=True)]
+
+
+def _card(cohort: CohortData, experiment: Experiment, name: str, fits: Sequence[Member]) -> StudentCard:
+    patients = {patient for one in fits for patient in one.roles.train}
+    taught = sorted({gene for one in fits for table in one.data.tables.values() for gene in table.genes})
+    samples = sorted({sample for one in fits for sample in one.data.train}, key=lambda sample: sample.slide_id)
+    student = fits[0].result.model.student
+    return StudentCard(
+        task=experiment.task,
+        features=geometry(cohort, samples),
+        graph_k=experiment.graph.k,
+        normalize=experiment.features.normalize,
+        model=experiment.model,
+        threshold=0.5,
+        members=len(fits),
+        programmes=tuple(fits[0].data.tables)
+        if experiment.model.name == "momkd" and experiment.model.programmes.dim
+        else (),
+        source=f"{name}, {len(patients)} training patients" + (f", taught by {len(taught)} genes" if taught else ""),
+    )
+
+
+def _with_validation(card: StudentCard, patients: pd.DataFrame) -> StudentCard:
+    """The card with the threshold and the metrics that the validation patients give, for two classes."""
+    if not card.task.binary:
+        return dataclasses.replace(card, validation={"patients": len(patients)})
+    positive = card.classes[-1]
+    labels = (patients["label"] == positive).to_numpy().astype(np.int64)
+    prob = patients[f"prob_{positive}"].to_numpy()
+    threshold = float(MaxF1Threshold().fit(labels, prob).threshold_)
+    metrics = binary_metrics(labels, prob, threshold)
+    return dataclasses.replace(card, threshold=threshold, validation={"patients": len(patients), **metrics})
+
+
+def geometry(cohort: CohortData, samples: Sequence[Sample]) -> FeatureGeometry:
+    """What the training slides agree on about their features; None where they do not say or do not agree."""
+    bags = [cohort.bag(sample.slide_id) for sample in samples]
+    encoders = {bag.encoder for bag in bags}
+    sizes = {bag.patch_size_level0 for bag in bags}
+    mpps = {bag.mpp for bag in bags}
+    return FeatureGeometry(
+        cohort.width,
+        encoders.pop() if len(encoders) == 1 else None,
+        sizes.pop() if len(sizes) == 1 else None,
+        mpps.pop() if len(mpps) == 1 else None,
+    )
