@@ -109,9 +109,7 @@ def _card(cohort: CohortData, experiment: Experiment, name: str, fits: Sequence[
         model=experiment.model,
         threshold=0.5,
         members=len(fits),
-        programmes=tuple(fits[0].data.tables)
-        if experiment.model.name == "momkd" and experiment.model.programmes.dim
-        else (),
+        programmes=tuple(student.programmes) if isinstance(student, Student) else (),
         source=f"{name}, {len(patients)} training patients" + (f", taught by {len(taught)} genes" if taught else ""),
     )
 
