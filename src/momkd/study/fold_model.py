@@ -16,6 +16,7 @@ from momkd.evaluation.metrics import binary_metrics
 from momkd.evaluation.threshold import MaxF1Threshold
 from momkd.experiment import Experiment
 from momkd.models.method import SlideModel
+from momkd.models.student import Student
 from momkd.slides.normalize import Normalizer
 from momkd.student.folder import save_student
 from momkd.student.predictor import FeatureGeometry, SlidePrediction, StudentCard, StudentPredictor
