@@ -99,7 +99,7 @@ def epoch(bags: BagCache, names: Sequence[str], model: MoMKD, settings: TrainSet
         optimiser.zero_grad()
         for batch in step.batches:
             losses = model(batch.bags, batch.lesson)
-            (losses.total * batch.share).backward()
+            losses.total.backward()
         optimiser.step()
     return time.perf_counter() - started
 

@@ -27,7 +27,7 @@ from momkd.models.blocks import attend_in_blocks
 from momkd.models.graph import Graph
 from momkd.models.masks import keep_mask, threshold
 from momkd.models.parallel import run_in_threads
-from momkd.models.products import multiply, multiply_transposed
+from momkd.models.products import multiply, multiply_transposed, product_dtype
 
 _LOG = logging.getLogger(__name__)
 # Without gradients, products of target and residual exist for so many nodes at a time.
@@ -93,14 +93,15 @@ class _CompiledLayer(torch.autograd.Function):
     ) -> Tensor:
         width = vectors.shape[1]
         weight = torch.cat(weights, out=buffers.empty((len(weights) * width, x.shape[1]), vectors))
-        products = multiply(x, weight)
+        dtype = product_dtype(vectors)
+        products = multiply(x, weight, dtype)
         out = buffers.empty((len(x), width), vectors)
         alpha = vectors.new_empty(graph.n_edges, recipe.heads)
         kept = torch.empty_like(alpha)
         layer = _for_kernels(kernels, x, products, vectors, recipe)
         run_in_threads(kernels.forward, len(x), layer, _edges(kernels, graph), *_arrays(out, alpha, kept))
         ctx.save_for_backward(x, vectors, products, alpha, kept, weight if ctx.needs_input_grad[0] else None)
-        ctx.graph, ctx.recipe, ctx.kernels = graph, recipe, kernels
+        ctx.graph, ctx.recipe, ctx.kernels, ctx.dtype = graph, recipe, kernels, dtype
         return out
 
     @staticmethod
@@ -119,10 +120,11 @@ class _CompiledLayer(torch.autograd.Function):
         given = _arrays(gradient, alpha, kept)
         run_in_threads(kernels_backward.by_target, n_blocks, layer, edges, *given, results[0], *results[2:])
         run_in_threads(kernels_backward.by_source, n_blocks, layer, edges, *results)
-        d_weights = torch.split(multiply_transposed(d_products, x), vectors.shape[1])
+        d_weights = torch.split(multiply_transposed(d_products, x, ctx.dtype), vectors.shape[1])
         d_x = None
         if weight is not None:
-            d_x = multiply(d_products, weight.T, start=gradient if recipe.residual == "identity" else None)
+            start = gradient if recipe.residual == "identity" else None
+            d_x = multiply(d_products, weight.T, ctx.dtype, start=start)
         return d_x, sums.sum(0), None, None, None, *d_weights
 
 
@@ -130,18 +132,18 @@ def _without_gradients(
     x: Tensor, weights: Sequence[Tensor], vectors: Tensor, graph: Graph, recipe: Recipe, kernels: ModuleType
 ) -> Tensor:
     """The forward pass alone: the source product of all nodes, the others for some nodes at a time."""
-    edges = _edges(kernels, graph)
+    edges, dtype = _edges(kernels, graph), product_dtype(vectors)
     out = buffers.empty((len(x), vectors.shape[1]), vectors)
     alpha = vectors.new_empty(graph.n_edges, recipe.heads)
     arrays = _arrays(out, alpha, alpha)
     if len(x) <= _CHUNK:
-        layer = _for_kernels(kernels, x, multiply(x, torch.cat(list(weights))), vectors, recipe)
+        layer = _for_kernels(kernels, x, multiply(x, torch.cat(list(weights)), dtype), vectors, recipe)
         run_in_threads(kernels.forward, len(x), layer, edges, *arrays)
         return out
-    source, others = multiply(x, weights[0]), torch.cat(list(weights[1:]))
+    source, others = multiply(x, weights[0], dtype), torch.cat(list(weights[1:]))
     for offset in range(0, len(x), _CHUNK):
         rows = x[offset : offset + _CHUNK]
-        layer = _for_kernels(kernels, rows, multiply(rows, others), vectors, recipe, source, offset)
+        layer = _for_kernels(kernels, rows, multiply(rows, others, dtype), vectors, recipe, source, offset)
         run_in_threads(kernels.forward, len(rows), layer, edges, *arrays)
     return out
 
@@ -194,7 +196,7 @@ def _layer_in_torch(x: Tensor, weights: Sequence[Tensor], vectors: Tensor, graph
     if torch.is_grad_enabled():
         products = torch.split(functional.linear(x.to(vectors.dtype), torch.cat(list(weights))), width, dim=1)
     else:
-        products = tuple(multiply(x, weight) for weight in weights)
+        products = tuple(multiply(x, weight, product_dtype(vectors)) for weight in weights)
     kept = vectors.new_ones(graph.n_edges, heads)
     if recipe.attention_dropout > 0:
         numbers = torch.arange(graph.n_edges, device=x.device)

@@ -17,10 +17,13 @@ _LOG = logging.getLogger(__name__)
 _CHUNK = 2048
 
 
-def multiply(x: Tensor, weight: Tensor, *, start: Tensor | None = None) -> Tensor:
-    """x (N, D) times weightᵀ, weight (M, D), plus ``start`` (N, M) if given → (N, M) in the dtype of ``weight``."""
+def multiply(x: Tensor, weight: Tensor, dtype: torch.dtype, *, start: Tensor | None = None) -> Tensor:
+    """x (N, D) times weightᵀ, weight (M, D), plus ``start`` (N, M) if given → (N, M) in the dtype of ``weight``.
+
+    The factors are rounded to ``dtype`` (``product_dtype``), which a backward pass must take from its forward pass:
+    autocast is over by then.
+    """
     out = buffers.empty((len(x), len(weight)), weight)
-    dtype = product_dtype(weight)
     if x.dtype == weight.dtype == dtype:
         return torch.mm(x, weight.T, out=out) if start is None else torch.addmm(start, x, weight.T, out=out)
     turned = weight.T.to(dtype)
@@ -31,10 +34,9 @@ def multiply(x: Tensor, weight: Tensor, *, start: Tensor | None = None) -> Tenso
     return out
 
 
-def multiply_transposed(gradient: Tensor, x: Tensor) -> Tensor:
-    """gradientᵀ times x: (N, M), (N, D) → (M, D) in the dtype of ``gradient``."""
+def multiply_transposed(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """gradientᵀ times x: (N, M), (N, D) → (M, D) in the dtype of ``gradient``, from factors rounded to ``dtype``."""
     out = buffers.empty((gradient.shape[1], x.shape[1]), gradient)
-    dtype = product_dtype(gradient)
     if x.dtype == gradient.dtype == dtype:
         return torch.mm(gradient.T, x, out=out)
     out.zero_()
@@ -53,14 +55,25 @@ def product_dtype(like: Tensor) -> torch.dtype:
 
 @cache
 def bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies bfloat16 faster than float32, which needs tiles (AMX); if not, it is logged.
+    """Whether this CPU multiplies bfloat16 faster than float32; if not, it is logged.
 
-    The AVX-512 instructions for bfloat16 run at half the rate of those for float32 on the CPUs that have both.
+    Intel's need tiles (AMX) for that: their AVX-512 instructions for bfloat16 run at half the rate of those for
+    float32. AMD's, from Zen 4 on, have them at twice the rate.
     """
-    fast = bool(torch.cpu._is_amx_tile_supported())
+    instructions = torch.cpu._is_avx512_bf16_supported() and _processor().startswith("znver")
+    fast = bool(torch.cpu._is_amx_tile_supported() or instructions)
     if not fast:
-        _LOG.warning("bfloat16 products are not faster than float32 on this CPU (no AMX): float32 is used for them")
+        _LOG.warning("bfloat16 products are not faster than float32 on this CPU: float32 is used for them")
     return fast
+
+
+def _processor() -> str:
+    """LLVM's name of the processor, such as znver4; empty where LLVM is not at hand."""
+    try:
+        from llvmlite.binding import get_host_cpu_name
+    except ImportError:
+        return ""
+    return str(get_host_cpu_name())
 
 
 @contextmanager

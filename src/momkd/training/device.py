@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
 from momkd.experiment import TrainSettings
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+
+class Engine(Protocol):
+    """What the loop needs of Lightning Fabric: where to compute, and how gradients come about."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+
+    def setup(self, module: nn.Module, *optimizers: torch.optim.Optimizer) -> Any:
+        """Return what to call and to step instead of the module and its optimiser."""
+
+    def no_backward_sync(self, module: Any, enabled: bool = True) -> AbstractContextManager[None]:
+        """A block in which ranks do not exchange gradients."""
+
+    def backward(self, tensor: Tensor) -> None:
+        """Add up gradients."""
 
 
-def make_fabric(settings: TrainSettings) -> Fabric:
-    """Return the Fabric of a fit: the one place where ``train.accelerator`` takes effect."""
-    # Imported here: it takes seconds, and whoever only evaluates or predicts needs none of it.
+class _OneCpu:
+    """One process on a CPU, which has nothing to set up: importing Fabric takes longer than many a fit."""
+
+    device = torch.device("cpu")
+
+    def setup(self, module: nn.Module, *optimizers: torch.optim.Optimizer) -> Any:
+        return module, *optimizers
+
+    def no_backward_sync(self, module: Any, enabled: bool = True) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()
+
+    def backward(self, tensor: Tensor) -> None:
+        torch.autograd.backward(tensor)
+
+
+def make_engine(settings: TrainSettings) -> Engine:
+    """Return the engine of a fit, the one place where ``train.accelerator`` takes effect: Fabric, or a plain CPU."""
+    if settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.accelerator.is_available()):
+        return _OneCpu()
     from lightning_fabric import Fabric
 
     return Fabric(accelerator=settings.accelerator, devices=1, precision="32-true")

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from momkd.models.outcome import make_outcome
 from momkd.models.registry import make_method
 from momkd.student.threads import use_threads
 from momkd.training.batches import PackedSlides, Step, training_steps
-from momkd.training.device import make_fabric, training_precision
+from momkd.training.device import make_engine, training_precision
 from momkd.training.diagnostics import history_row
 from momkd.training.initialise import begin_epoch
 from momkd.training.judge import judge, score_name
@@ -37,9 +37,6 @@ from momkd.training.samples import FitData, Sample, targets_of
 from momkd.training.schedule import WeightAverage, cosine_factor, epochs_of
 from momkd.training.seeds import derive_seed, generator
 from momkd.training.solve import solve
-
-if TYPE_CHECKING:
-    from lightning_fabric.wrappers import _FabricModule
 
 logger = logging.getLogger(__name__)
 
@@ -97,16 +94,16 @@ class _Fit:
         self.resume_file, self.save_every_seconds, self.on_epoch = resume_file, save_every_seconds, on_epoch
         self.epochs = epochs_of(settings, len(data.train))
         self.steps_an_epoch = -(-len(data.train) // settings.batch_size)
-        self.fabric = make_fabric(settings)
+        self.engine = make_engine(settings)
         torch.manual_seed(derive_seed(settings.seed, "weights"))
         method = make_method(data.width, make_outcome(data.task), model_settings, data.genes)
-        self.model = method.to(self.fabric.device)
+        self.model = method.to(self.engine.device)
         self.preparation = method.preparation(self.epochs)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.model, settings), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
         self.parameters = list(self.model.parameters())
-        self.val = PackedSlides(data.val, data.bags, self.fabric.device)
+        self.val = PackedSlides(data.val, data.bags, self.engine.device)
         self.progress = Progress(lr=settings.lr)
         self.best: dict[str, Tensor] = {}
         self.average: WeightAverage | None = None
@@ -124,7 +121,7 @@ class _Fit:
         if self.settings.schedule == "cosine":
             self.average = WeightAverage(self.model, self.settings.average, self.best or None)
             self.best = self.average.weights
-        module, optimiser = self.fabric.setup(self.model, self.optimiser)
+        module, optimiser = self.engine.setup(self.model, self.optimiser)
         last_saved = time.monotonic()
         while not self._finished():
             started = time.monotonic()
@@ -151,7 +148,7 @@ class _Fit:
 
     def _start(self) -> None:
         """What the training targets and profiles alone say: averages, memory classes, prototypes."""
-        data, outcome, device = self.data, self.model.student.outcome, self.fabric.device
+        data, outcome, device = self.data, self.model.student.outcome, self.engine.device
         # An outcome learns its bins from the targets, so memory classes come after the student's start.
         targets = targets_of(data.train, data.task).to(device)
         outcome.start(targets)
@@ -177,18 +174,18 @@ class _Fit:
         patient = settings.schedule == "cosine" or waited < settings.patience
         return progress.epoch > 0 and (progress.epoch >= self.epochs or not patient)
 
-    def _train_epoch(self, module: _FabricModule, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    def _train_epoch(self, module: Any, optimiser: torch.optim.Optimizer) -> dict[str, float]:
         """One epoch; returns the mean of every loss over the epoch's slides."""
         settings, epoch = self.settings, self.progress.epoch + 1
         draw = balanced_epoch if settings.sampling == "balanced" else shuffled_epoch
         order = draw(self.data.train, generator(settings.seed, "sampler", epoch))
-        begin_epoch(self.model, self.by_memory, self.data.bags, self.fabric.device, settings.seed, epoch, self.epochs)
+        begin_epoch(self.model, self.by_memory, self.data.bags, self.engine.device, settings.seed, epoch, self.epochs)
         torch.manual_seed(derive_seed(settings.seed, "dropout", epoch))
         self.model.train()
         done: list[Sequence[Sample]] = []
         values: list[Tensor] = []
         outcome = self.model.student.outcome
-        with closing(training_steps(order, self.data, outcome, settings, self.fabric.device, epoch)) as steps:
+        with closing(training_steps(order, self.data, outcome, settings, self.engine.device, epoch)) as steps:
             for step in steps:
                 values.append(self._step(module, optimiser, step, (epoch - 1) * self.steps_an_epoch + len(done)))
                 done.append(step.samples)
@@ -205,7 +202,7 @@ class _Fit:
         means = (slides_a_step @ table / len(order)).tolist()
         return {f"loss_{name}": value for name, value in zip(self.losses, means, strict=True)}
 
-    def _step(self, module: _FabricModule, optimiser: torch.optim.Optimizer, step: Step, number: int) -> Tensor:
+    def _step(self, module: Any, optimiser: torch.optim.Optimizer, step: Step, number: int) -> Tensor:
         """Optimiser step ``number`` of the fit, from 0; returns its losses, in the order of ``Losses``."""
         settings = self.settings
         if settings.schedule == "cosine":
@@ -216,10 +213,10 @@ class _Fit:
         values: list[Tensor] = []
         for part, batch in enumerate(step.batches, 1):
             # Ranks, where there are several, exchange gradients once a step.
-            with self.fabric.no_backward_sync(module, enabled=part < len(step.batches)):
-                with training_precision(settings, self.fabric.device):
+            with self.engine.no_backward_sync(module, enabled=part < len(step.batches)):
+                with training_precision(settings, self.engine.device):
                     losses = module(batch.bags, batch.lesson)
-                self.fabric.backward(losses.total)
+                self.engine.backward(losses.total)
             named = losses.named()
             self.losses = tuple(named)
             values.append(torch.stack([value.detach() for value in named.values()]))
