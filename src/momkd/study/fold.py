@@ -21,6 +21,7 @@ from momkd.training.members import member_roles
 from momkd.training.prepare import Roles, fit_normalizer, prepare_bags, prepare_fit, samples_of
 from momkd.training.schedule import epochs_of
 from momkd.training.seeds import derive_seed
+from momkd.training.threads import use_blas_threads
 
 
 def run_fold(
@@ -30,6 +31,13 @@ def run_fold(
 
     The test patients are looked at once, after the student is on disk.
     """
+    with use_blas_threads(1):
+        _run_fold(cohort, experiment, run, fold, roles, watch)
+
+
+def _run_fold(
+    cohort: CohortData, experiment: Experiment, run: RunFolder, fold: FoldId, roles: Roles, watch: Watcher
+) -> None:
     folder, train = run.fold(fold), experiment.train
     seed = derive_seed(train.seed, "fold", fold.repeat, fold.fold) % (1 << 31)
     members = member_roles(cohort, roles, train.members, seed)

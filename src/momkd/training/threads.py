@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
+
+from threadpoolctl import threadpool_limits
 
 from momkd.cohort.dataset import CohortData
 from momkd.experiment import TrainSettings
@@ -19,3 +23,10 @@ def resolve_threads(settings: TrainSettings, cohort: CohortData, fits: int) -> i
         return settings.threads
     patches_a_slide = median(cohort.n_patches(slide) for slide in cohort.cohort.slides["slide_id"])
     return max(1, threads_for(patches_a_slide * settings.batch_size) // fits)
+
+
+@contextmanager
+def use_blas_threads(count: int) -> Iterator[None]:
+    """Let numpy and scipy use ``count`` threads inside the block, for the same reason and lest processes crowd."""
+    with threadpool_limits(count, user_api="blas"):
+        yield
