@@ -208,6 +208,28 @@ def crossval(
 
 
 @app.command()
+def compare(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The comparison's folder; an unfinished one of the same settings goes on.")],
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated; the first is what the others are compared with; all = every one."),
+    ] = None,
+    workers: Workers = None,
+    overrides: Overrides = None,
+) -> None:
+    """Cross-validate several methods on the same folds: one table with statistics, as CSV, Markdown and LaTeX.
+
+    [bold]momkd compare E.yaml --out comparisons/her2[/bold]
+
+    [bold]momkd compare E.yaml --methods momkd,abmil,clam-sb,soft-labels --out comparisons/her2[/bold]
+    """
+    from momkd.cli.comparisons import do_compare
+
+    do_compare(_load(file, overrides), out, methods, workers)
+
+
+@app.command()
 def fit(
     file: ExperimentFile,
     out: Annotated[Path, typer.Option(help="The run folder; an unfinished run of the same settings goes on.")],

@@ -27,7 +27,7 @@ class StudyProgress:
             disable=not self._console.is_terminal,
         )
         self._all = self._bars.add_task("folds", total=folds, note="")
-        self._running: dict[tuple[int, int], TaskID] = {}
+        self._running: dict[tuple[str, int, int], TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -40,8 +40,8 @@ class StudyProgress:
 
     def __call__(self, event: Event) -> None:
         """Take one event of the study."""
-        key = (event.repeat, event.fold)
-        name = f"repeat {event.repeat} fold {event.fold}"
+        key = (event.run, event.repeat, event.fold)
+        name = f"{event.run}{' · ' * bool(event.run)}repeat {event.repeat} fold {event.fold}"
         note = "" if math.isnan(event.val_auc) else f"validation AUC {event.val_auc:.3f}"
         if event.kind == "started":
             self._running[key] = self._bars.add_task(f"  {name}", total=event.epochs, note="preparing")
@@ -53,5 +53,6 @@ class StudyProgress:
                 self._bars.remove_task(task)
             self._bars.advance(self._all)
             if not self._console.is_terminal:
-                done = "already done" if event.kind == "skipped" else f"done after {event.epoch} epochs, {note}"
+                words = {"skipped": "already done", "failed": f"failed: {event.note}"}
+                done = words.get(event.kind, f"done after {event.epoch} epochs, {note}")
                 self._console.print(f"{name}: {done}", highlight=False)

@@ -55,21 +55,16 @@ def _study(experiment: Experiment, out: Path, workers: int | None, watch: Watche
     cohort = load_data(experiment)
     run.prepare(experiment)
     with run.logging():
-        splits = _splits(run, cohort, experiment, final=final)
-        folds = _folds(splits)
-        todo = [fold for fold in folds if not run.is_done(fold)]
-        for fold in sorted(set(folds) - set(todo)):
+        plan = plan_run(run, cohort, experiment, final=final)
+        for fold in plan.done:
             watch(Event("skipped", fold.repeat, fold.fold))
-        threads = resolve_threads(experiment.train, cohort, len(folds))
-        resolved = experiment.model_copy(update={"train": experiment.train.model_copy(update={"threads": threads})})
-        count = workers if workers is not None else min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // threads))
-        context = partial(_FoldContext, cohort, resolved, run, splits)
-        run_tasks(todo, context, _work, workers=count, watch=watch)
-        return gather(run, folds, experiment.task)
+        count = workers if workers is not None else usual_workers(plan.context.experiment)
+        run_tasks(plan.todo, partial(_itself, plan.context), run_one_fold, workers=count, watch=watch)
+        return gather(run, plan.folds, experiment.task)
 
 
 @dataclass(frozen=True, eq=False)
-class _FoldContext:
+class FoldContext:
     """What a process needs to do any fold of a run."""
 
     cohort: CohortData
@@ -78,9 +73,43 @@ class _FoldContext:
     splits: pd.DataFrame
 
 
-def _work(context: _FoldContext, fold: FoldId, watch: Watcher) -> None:
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The folds of a run, complete ones and those to do, and what it takes to do one."""
+
+    context: FoldContext
+    folds: list[FoldId]
+    todo: list[FoldId]
+
+    @property
+    def done(self) -> list[FoldId]:
+        """The folds that are complete."""
+        return sorted(set(self.folds) - set(self.todo))
+
+
+def plan_run(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final: bool = False) -> Plan:
+    """Write or read the splits of a prepared run, and say what is left to do. Raises SplitError, RunError."""
+    splits = _splits(run, cohort, experiment, final=final)
+    folds = _folds(splits)
+    threads = resolve_threads(experiment.train, cohort, len(folds))
+    resolved = experiment.model_copy(update={"train": experiment.train.model_copy(update={"threads": threads})})
+    return Plan(FoldContext(cohort, resolved, run, splits), folds, [fold for fold in folds if not run.is_done(fold)])
+
+
+def usual_workers(experiment: Experiment) -> int:
+    """As many processes as the processor has cores for, at ``train.threads`` threads each."""
+    threads = experiment.train.threads
+    return min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // (1 if threads == "auto" else threads)))
+
+
+def run_one_fold(context: FoldContext, fold: FoldId, watch: Watcher) -> None:
+    """Train one fold of a run and leave its folder complete."""
     roles = roles_of(context.splits, fold)
     run_fold(context.cohort, context.experiment, context.run, fold, roles, watch)
+
+
+def _itself(context: FoldContext) -> FoldContext:
+    return context
 
 
 def _splits(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final: bool) -> pd.DataFrame:

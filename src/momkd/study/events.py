@@ -9,14 +9,20 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to one fold. ``epochs`` is the most there can be; ``val_auc`` is NaN until it is known."""
+    """Something happened to one fold.
 
-    kind: Literal["started", "epoch", "done", "skipped"]
+    ``epochs`` is the most there can be; ``val_auc`` is NaN until it is known; ``run`` names the run where there are
+    several; ``note`` says why it failed.
+    """
+
+    kind: Literal["started", "epoch", "done", "skipped", "failed"]
     repeat: int
     fold: int
     epoch: int = 0
     epochs: int = 0
     val_auc: float = float("nan")
+    run: str = ""
+    note: str = ""
 
 
 Watcher = Callable[[Event], None]

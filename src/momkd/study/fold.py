@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +70,10 @@ def _run_fold(
     val = model.score_left_out()
     card = model.judge(patient_table(val, experiment.task.classes))
     model.save(folder / "student")
-    test = model.score(samples_of(cohort, roles.test))
+    tested = samples_of(cohort, roles.test)
+    started = time.monotonic()
+    test = model.score(tested)
+    inference = time.monotonic() - started
     slides = pd.concat([val.assign(role="val"), test.assign(role="test")] if len(test) else [val.assign(role="val")])
     _write_predictions(folder, fold, slides, card.classes)
     shutil.rmtree(folder / "resume", ignore_errors=True)
@@ -82,6 +86,8 @@ def _run_fold(
         "epochs": epochs_made,
         "threshold": card.threshold,
         "seconds": round(sum(one.result.seconds for one in fits), 3),
+        "parameters": sum(p.numel() for p in fits[0].result.model.student.parameters()),
+        "inference_ms": round(1000 * inference / len(tested), 3) if tested else None,
     }
     write_json(folder / "fold.json", summary)
     score = card.validation.get("auc", history[-1][score_name(experiment.task)])

@@ -1,0 +1,43 @@
+"""The verbs over many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from momkd.cli.progress import StudyProgress
+from momkd.cli.render import console, metric_name, show_table
+from momkd.evaluation.scorers import primary_metric
+from momkd.experiment import Experiment
+from momkd.report.comparison import draw_forest, draw_roc, paper_table, write_tables
+from momkd.study.compare import USUAL, choose_methods, compare, read_predictions
+from momkd.study.run_folder import RunFolder
+
+# Of the table on paper, what a terminal has room for.
+_ON_SCREEN = 7
+
+
+def do_compare(experiment: Experiment, out: Path, methods: str | None, workers: int | None) -> None:
+    """Compare methods with progress bars, write tables and pictures, print the heart of the table."""
+    words = USUAL if methods is None else tuple(word.strip() for word in methods.split(",") if word.strip())
+    names = choose_methods(words, omics=experiment.omics is not None)
+    folds = experiment.cv.folds * experiment.cv.repeats
+    with StudyProgress(len(names) * folds) as progress:
+        found = compare(experiment, names, out, workers=workers, watch=progress)
+    task, main = experiment.task, primary_metric(experiment.task)
+    caption = (
+        f"{task.label}: {metric_name(main)} and other metrics, mean ± sd of {folds} test folds "
+        f"({experiment.cv.folds} folds × {experiment.cv.repeats} repeats). 95 % CI of the mean and of the difference "
+        f"from {names[0]}, and p: corrected resampled t (Nadeau and Bengio), uncorrected and by Holm for "
+        f"{len(names) - 1} methods. Methods with omics at test are upper bounds."
+    )
+    files = write_tables(found.table, main, caption, out)
+    files.append(draw_forest(found.table, main, f"{task.label} · {folds} test folds", out / "forest.png"))
+    if task.binary:
+        predictions = {name: read_predictions(RunFolder(out / name), task) for name in names}
+        files.append(draw_roc(predictions, task, task.label, out / "roc.png"))
+    show_table(
+        paper_table(found.table, main).iloc[:, :_ON_SCREEN], f"{task.label}: {folds} test folds", rows=len(names)
+    )
+    console().print(caption, style="dim", highlight=False)
+    written = ", ".join(["table.csv", "table.json", *(path.name for path in files)])
+    console().print(f"{out}: {written}; a run for each method", soft_wrap=True, highlight=False)
