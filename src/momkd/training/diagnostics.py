@@ -14,6 +14,7 @@ from torch.nn import functional
 from momkd.models.memory import Memory
 from momkd.models.method import Method
 from momkd.models.momkd import MoMKD
+from momkd.models.processes import gather_rows
 
 
 def history_row(model: Method) -> dict[str, float]:
@@ -41,7 +42,7 @@ def memory_row(model: MoMKD) -> dict[str, float]:
     row = _usage(memory, torch.cat([rna, slides]), torch.cat([rna_labels, slide_labels]))
     row |= _geometry(memory.sphere(), functional.normalize(updates.initial, dim=-1))
     if record.entropy:
-        row["memory_attention_entropy"] = float(torch.cat(record.entropy).mean())
+        row["memory_attention_entropy"] = float(gather_rows(torch.cat(record.entropy)).mean())
     row |= _separation(memory, "rna", rna, rna_labels)
     return row | _separation(memory, "slide", slides, slide_labels)
 
