@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from momkd.report.figures import MEAN, save
 
@@ -106,7 +107,7 @@ def _draw(axes: Axes, panel: _Panel, fits: Sequence[pd.DataFrame]) -> None:
     axes.set_title(panel.title, fontsize=9)
     axes.set_xlabel("epoch", fontsize=8)
     axes.tick_params(labelsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
     axes.grid(alpha=0.25)
