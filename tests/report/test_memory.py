@@ -60,12 +60,12 @@ def test_every_diagnostic_has_its_panel(tmp_path: Path, drawn: dict[str, Figure]
     assert found == {
         "usage perplexity (codes)": {"negative", "positive"},
         "active codes": {"negative", "positive"},
-        "drift from the start (1 − cos)": {""},
+        "drift from the start (1 − cos)": {"mean"},
         "mean cosine of codes": {"within a class", "across classes"},
         "share of margins met": {"RNA", "slides"},
         "AUC of Δ": {"RNA", "slides"},
-        "attention entropy / ln P": {""},
-        "temperature τ": {""},
+        "attention entropy / ln P": {"mean"},
+        "temperature τ": {"mean"},
     }
 
 
@@ -74,15 +74,15 @@ def test_the_mean_is_over_folds_and_members(tmp_path: Path, drawn: dict[str, Fig
     axes = next(axes for axes in drawn["figure"].axes if axes.get_title().startswith("drift"))
     faint = sorted(list(line.get_ydata()) for line in axes.lines if line.get_lw() < 1)
     assert faint == [[0.1, 0.2], [0.5, 1.0], [1.5, 2.0]]
-    assert panels(drawn["figure"])[axes.get_title()][""] == pytest.approx([0.7, 3.2 / 3])
+    assert panels(drawn["figure"])[axes.get_title()]["mean"] == pytest.approx([0.7, 3.2 / 3])
 
 
 def test_the_mean_ends_where_fewer_than_half_of_the_fits_go_on(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     draw_memory([history(2), history(4), history(6), history(6)], CLASSES, tmp_path / "memory.png")
-    mean = panels(drawn["figure"])["drift from the start (1 − cos)"][""]
+    mean = panels(drawn["figure"])["drift from the start (1 − cos)"]["mean"]
     assert mean == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.5, 3.0])
     draw_memory([history(2), history(4), history(6)], CLASSES, tmp_path / "memory.png")
-    assert len(panels(drawn["figure"])["drift from the start (1 − cos)"][""]) == 4
+    assert len(panels(drawn["figure"])["drift from the start (1 − cos)"]["mean"]) == 4
 
 
 def test_epochs_before_a_memory_and_columns_nobody_has_are_left_out(tmp_path: Path, drawn: dict[str, Figure]) -> None:
@@ -90,7 +90,7 @@ def test_epochs_before_a_memory_and_columns_nobody_has_are_left_out(tmp_path: Pa
     late.loc[:1, [name for name in late if "memory" in name]] = np.nan
     draw_memory([late], CLASSES, tmp_path / "memory.png")
     found = panels(drawn["figure"])
-    assert found["drift from the start (1 − cos)"][""] == [1.5, 2.0]
+    assert found["drift from the start (1 − cos)"]["mean"] == [1.5, 2.0]
     assert set(found["share of margins met"]) == {"slides"}
     assert "AUC of Δ" not in found
 
@@ -102,7 +102,7 @@ def test_codebooks_without_class_names_are_numbered(tmp_path: Path, drawn: dict[
 
 def test_one_epoch_is_a_dot(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     draw_memory([history(1)], CLASSES, tmp_path / "memory.png")
-    assert panels(drawn["figure"])["drift from the start (1 − cos)"][""] == [0.5]
+    assert panels(drawn["figure"])["drift from the start (1 − cos)"]["mean"] == [0.5]
 
 
 def test_a_run_gets_the_picture_where_it_has_a_memory(tmp_path: Path) -> None:

@@ -75,12 +75,12 @@ def _panels(fits: Sequence[pd.DataFrame], classes: Sequence[str]) -> list[_Panel
     return [
         _Panel("usage perplexity (codes)", by_class("perplexity")),
         _Panel("active codes", by_class("active")),
-        _Panel("drift from the start (1 − cos)", {"": "memory_drift"}),
+        _Panel("drift from the start (1 − cos)", {"mean": "memory_drift"}),
         _Panel("mean cosine of codes", cosines),
         _Panel("share of margins met", by_origin("margin"), unit),
         _Panel("AUC of Δ", by_origin("auc"), unit),
-        _Panel("attention entropy / ln P", {"": "memory_attention_entropy"}, unit),
-        _Panel("temperature τ", {"": "temperature"}),
+        _Panel("attention entropy / ln P", {"mean": "memory_attention_entropy"}, unit),
+        _Panel("temperature τ", {"mean": "temperature"}),
     ]
 
 
@@ -111,5 +111,5 @@ def _draw(axes: Axes, panel: _Panel, fits: Sequence[pd.DataFrame]) -> None:
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
     axes.grid(alpha=0.25)
-    if len(panel.columns) > 1 or "" not in panel.columns:
+    if "mean" not in panel.columns:
         axes.legend(loc="best", fontsize=7, frameon=False)
