@@ -63,7 +63,7 @@ def test_every_diagnostic_has_its_panel(tmp_path: Path, drawn: dict[str, Figure]
         "drift from the start (1 − cos)": {"mean"},
         "mean cosine of codes": {"within a class", "across classes"},
         "share of margins met": {"RNA", "slides"},
-        "AUC of Δ": {"RNA", "slides"},
+        "AUC of Δ, training patients": {"RNA", "slides"},
         "attention entropy / ln P": {"mean"},
         "temperature τ": {"mean"},
     }
@@ -92,7 +92,7 @@ def test_epochs_before_a_memory_and_columns_nobody_has_are_left_out(tmp_path: Pa
     found = panels(drawn["figure"])
     assert found["drift from the start (1 − cos)"]["mean"] == [1.5, 2.0]
     assert set(found["share of margins met"]) == {"slides"}
-    assert "AUC of Δ" not in found
+    assert "AUC of Δ, training patients" not in found
 
 
 def test_codebooks_without_class_names_are_numbered(tmp_path: Path, drawn: dict[str, Figure]) -> None:

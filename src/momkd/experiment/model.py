@@ -81,7 +81,7 @@ class DecouplingSettings(Section):
     That is its gradient and, under the rules that follow projections, what its projections add.
     """
 
-    classifier: Strength = Field(1.0, description="cross-entropy → attention → codes; 1 is the published gradient stop")
+    classifier: Strength = Field(1.0, description="attention → codes; 1 is the published gradient stop")
     rna: Strength = Field(0.0, description="RNA alignment, RNA projections → codes")
     slide: Strength = Field(0.0, description="slide alignment, slide projections → codes")
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from momkd.evaluation.metrics import binary_metrics, curve_points
 from momkd.experiment import TaskSettings
 from momkd.report.classes import draw_classes, draw_ordinal
-from momkd.report.figures import CHANCE, FOLD, GRID, MEAN, head, label_square, save, spread
+from momkd.report.figures import CHANCE, FOLD, GRID, MEAN, head, label_square, members_of, save, spread
 from momkd.report.memory import draw_memory, has_memory
 from momkd.report.outcomes import draw_survival, draw_values
 
@@ -83,11 +83,11 @@ def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], title: str, t
 
 
 def draw_learning(histories: Sequence[pd.DataFrame], target: Path) -> Path:
-    """Training loss and the validation metric (the history's first column val_…) over the epochs, a line a fold."""
+    """Training loss and the validation metric (the history's first column val_…) over the epochs, a line a fit."""
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     loss, area = figure.subplots(1, 2)
     name = next(column for column in histories[0].columns if column.startswith("val_"))
-    for history in histories:
+    for history in members_of(histories):
         loss.plot(history["epoch"], history["loss_total"], color=MEAN, lw=0.8, alpha=0.6)
         area.plot(history["epoch"], history[name], color=MEAN, lw=0.8, alpha=0.6)
         best = int(history[name].to_numpy().argmax())

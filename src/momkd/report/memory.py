@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from momkd.report.figures import MEAN, save
+from momkd.report.figures import MEAN, members_of, save
 
 _OTHER = "#d94801"
 _COLOURS = (MEAN, _OTHER, "#238b45", "#6a51a3", "#636363", "#ae017e", "#b8860b", "#1c9099")
@@ -39,7 +39,7 @@ def draw_memory(histories: Sequence[pd.DataFrame], classes: Sequence[str], targe
     are none they are numbered from 1. A diagnostic that no history has is left out. The mean goes as far as half of the
     fits do.
     """
-    fits = [one for history in histories for one in _members(history)]
+    fits = members_of(histories)
     panels = [found for panel in _panels(fits, classes) if (found := _present(panel, fits)).columns]
     across = min(_ACROSS, len(panels))
     down = -(-len(panels) // across)
@@ -51,12 +51,6 @@ def draw_memory(histories: Sequence[pd.DataFrame], classes: Sequence[str], targe
         axes.set_axis_off()
     figure.suptitle(f"memory · {len(fits)} fit{'s' * (len(fits) > 1)}: each faint, their mean bold", fontsize=11)
     return save(figure, target)
-
-
-def _members(history: pd.DataFrame) -> list[pd.DataFrame]:
-    if "member" not in history.columns:
-        return [history]
-    return [member for _, member in history.groupby("member", sort=True)]
 
 
 def _panels(fits: Sequence[pd.DataFrame], classes: Sequence[str]) -> list[_Panel]:
@@ -78,7 +72,7 @@ def _panels(fits: Sequence[pd.DataFrame], classes: Sequence[str]) -> list[_Panel
         _Panel("drift from the start (1 − cos)", {"mean": "memory_drift"}),
         _Panel("mean cosine of codes", cosines),
         _Panel("share of margins met", by_origin("margin"), unit),
-        _Panel("AUC of Δ", by_origin("auc"), unit),
+        _Panel("AUC of Δ, training patients", by_origin("auc"), unit),
         _Panel("attention entropy / ln P", {"mean": "memory_attention_entropy"}, unit),
         _Panel("temperature τ", {"mean": "temperature"}),
     ]

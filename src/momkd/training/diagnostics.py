@@ -66,7 +66,7 @@ def _geometry(codes: Tensor, initial: Tensor) -> dict[str, float]:
     n_classes, k, _ = codes.shape
     flat = codes.flatten(0, 1)
     sums = (flat @ flat.T).double().reshape(n_classes, k, n_classes, k).sum((1, 3))
-    row = {"memory_drift": float((1.0 - (codes * initial).sum(-1)).mean())}
+    row = {"memory_drift": float((1.0 - (codes * initial).sum(-1)).clamp(min=0.0).mean())}
     if k > 1:
         row["memory_within_cosine"] = float((sums.diagonal() - k).mean()) / (k * (k - 1))
     row["memory_across_cosine"] = float(sums.sum() - sums.diagonal().sum()) / (k * k * n_classes * (n_classes - 1))
