@@ -1,4 +1,4 @@
-"""The memory: hand-computed cases of its equations, and its initialisation."""
+"""The memory: hand-computed cases of its equations, for two classes and for more."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional
 
 from momkd.experiment import MemorySettings
-from momkd.models.kmeans import spherical_kmeans
-from momkd.models.memory import Memory
+from momkd.models.memory import UNKNOWN, Memory, damp, evidence_by_class
 
 
 @pytest.fixture
@@ -57,27 +56,120 @@ def test_orthogonality_by_hand() -> None:
     torch.testing.assert_close(memory.orthogonality(), torch.tensor([0.0, 0.5]))
 
 
-def test_kmeans_finds_separated_clusters() -> None:
+@pytest.fixture
+def three() -> Memory:
+    """One code a class in space: the axes."""
+    memory = Memory(3, MemorySettings(codes=1, dim=3, sharpness=5.0))
+    for label in range(3):
+        memory.set_codes(label, torch.eye(3)[label : label + 1])
+    return memory
+
+
+def test_margin_of_three_classes_is_against_the_best_other(three: Memory) -> None:
+    # With one code, φ(q, c) = q·c: here .8, .6 and 0.
+    query = torch.tensor([[0.8, 0.6, 0.0]]).repeat(3, 1)
+    torch.testing.assert_close(three.margin(query, torch.arange(3)), torch.tensor([0.2, -0.2, -0.8]))
+
+
+def test_margin_of_two_classes_is_that_of_the_paper(memory: Memory) -> None:
+    queries = functional.normalize(torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), dim=-1)
+    negative, positive = memory.class_score(queries).unbind(1)
+    assert torch.equal(memory.margin(queries, torch.ones(50, dtype=torch.int64)), positive - negative)
+    assert torch.equal(memory.margin(queries, torch.zeros(50, dtype=torch.int64)), negative - positive)
+
+
+def test_evidence_of_two_and_of_three_classes() -> None:
+    two = torch.tensor([[0.3, 0.9], [0.8, -0.1]])
+    (only,) = evidence_by_class(two)
+    assert torch.equal(only, two[:, 1] - two[:, 0])
+    first, second = evidence_by_class(torch.tensor([[0.1, 0.7, 0.5], [0.9, 0.2, 0.4]]))
+    torch.testing.assert_close(first, torch.tensor([0.2, -0.7]))
+    torch.testing.assert_close(second, torch.tensor([-0.2, -0.5]))
+
+
+def test_a_bag_of_unknown_class_takes_no_part(memory: Memory) -> None:
+    labels, bag = torch.tensor([1, UNKNOWN]), torch.tensor([0, 1, 1])
+    queries, patches = torch.eye(2).requires_grad_(), torch.randn(3, 2).requires_grad_()
+    losses = (
+        memory.alignment_loss(queries, labels),
+        memory.commitment_loss(patches, bag, labels),
+        memory.orthogonality_loss(labels),
+    )
+    assert all(loss[1].tolist() == 0.0 for loss in losses)
+    sum(loss.sum() for loss in losses[:2]).backward()
+    assert torch.equal(queries.grad[1], torch.zeros(2))
+    assert torch.equal(patches.grad[1:], torch.zeros(2, 2))
+    assert float(queries.grad[0].abs().sum()) > 0.0
+
+
+def test_without_the_offset_the_score_lies_between_mean_and_largest_and_no_margin_changes() -> None:
     torch.manual_seed(0)
-    goals = functional.normalize(torch.randn(4, 8), dim=-1)
-    points = functional.normalize(goals.repeat(50, 1) + 0.02 * torch.randn(200, 8), dim=-1)
-    centres = spherical_kmeans(points, 4, torch.Generator().manual_seed(3))
-    torch.testing.assert_close(centres.norm(dim=1), torch.ones(4))
-    similarity = points @ centres.T
-    assert float(similarity.max(1).values.mean()) > 0.9
+    plain, less = (Memory(3, MemorySettings(codes=4, dim=5, offset=offset)) for offset in (True, False))
+    less.load_state_dict(plain.state_dict())
+    queries, labels = functional.normalize(torch.randn(20, 5), dim=-1), torch.arange(20) % 3
+    torch.testing.assert_close(plain.class_score(queries) - math.log(4.0) / 5.0, less.class_score(queries))
+    similarity = torch.einsum("ns,cks->nck", queries, less.sphere())
+    assert bool((less.class_score(queries) >= similarity.mean(-1) - 1e-6).all())
+    assert bool((less.class_score(queries) <= similarity.amax(-1) + 1e-6).all())
+    assert bool((plain.class_score(queries) > similarity.amax(-1)).all())
+    torch.testing.assert_close(plain.margin(queries, labels), less.margin(queries, labels))
+    torch.testing.assert_close(plain.alignment_loss(queries, labels), less.alignment_loss(queries, labels))
 
 
-def test_kmeans_is_deterministic_and_moves_empty_centres() -> None:
-    points = torch.cat([torch.tensor([[1.0, 0.0]]).repeat(20, 1), torch.tensor([[0.0, 1.0]])])
-    first = spherical_kmeans(points, 2, torch.Generator().manual_seed(0))
-    second = spherical_kmeans(points, 2, torch.Generator().manual_seed(0))
-    assert torch.equal(first, second)
-    assert sorted(first.argmax(1).tolist()) == [0, 1]
+def with_codes(orthogonality: str) -> Memory:
+    """Class 0 on x and y; class 1 on x twice, once backwards."""
+    memory = Memory(2, MemorySettings(codes=2, dim=2, orthogonality=orthogonality))
+    memory.set_codes(0, torch.eye(2) * 4.0)
+    memory.set_codes(1, torch.tensor([[1.0, 0.0], [-2.0, 0.0]]))
+    return memory
 
 
-def test_kmeans_with_fewer_points_than_centres() -> None:
-    points = torch.tensor([[0.0, 2.0, 0.0]])
-    centres = spherical_kmeans(points, 5, torch.Generator().manual_seed(0))
-    assert centres.shape == (5, 3)
-    torch.testing.assert_close(centres.norm(dim=1), torch.ones(5))
-    torch.testing.assert_close(centres[0], torch.tensor([0.0, 1.0, 0.0]))
+@pytest.mark.parametrize(
+    ("orthogonality", "expected"),
+    [("within", [0.0, 0.5]), ("across", [0.5, 0.5]), ("both", [0.5, 1.0]), ("none", [0.0, 0.0])],
+)
+def test_orthogonality_within_and_across_classes(orthogonality: str, expected: list[float]) -> None:
+    torch.testing.assert_close(with_codes(orthogonality).orthogonality(), torch.tensor(expected))
+
+
+def test_orthogonality_across_three_classes_is_a_mean_over_the_others() -> None:
+    memory = Memory(3, MemorySettings(codes=1, dim=2, orthogonality="across"))
+    for label, code in enumerate([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]]):
+        memory.set_codes(label, torch.tensor([code]))
+    torch.testing.assert_close(memory.orthogonality(), torch.tensor([(1 + 0.36) / 2, (1 + 0.36) / 2, 0.36]))
+
+
+def test_who_is_moved_by_orthogonality() -> None:
+    """Within: the class alone, as published; across: both classes."""
+    for orthogonality, moved in (("within", [False, True]), ("across", [True, True])):
+        torch.manual_seed(0)
+        memory = Memory(2, MemorySettings(codes=3, dim=4, orthogonality=orthogonality))
+        memory.orthogonality()[1].backward()
+        assert [bool((memory.codes.grad[label].abs() > 1e-6).any()) for label in range(2)] == moved
+
+
+def test_the_floor_of_orthogonality_with_more_codes_than_dimensions() -> None:
+    """Never below 1/S − 1/K; three directions 120° apart in the plane are at it."""
+    floor = 1.0 / 2 - 1.0 / 3
+    for seed in range(50):
+        torch.manual_seed(seed)
+        assert float(Memory(2, MemorySettings(codes=3, dim=2)).orthogonality().detach().min()) >= floor - 1e-6
+    best = Memory(2, MemorySettings(codes=3, dim=2))
+    angles = torch.arange(3) * 2 * math.pi / 3
+    best.set_codes(0, torch.stack([angles.cos(), angles.sin()], dim=1))
+    assert float(best.orthogonality()[0].detach()) == pytest.approx(floor, abs=1e-6)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
+def test_damp_keeps_values_and_scales_gradients(strength: float) -> None:
+    values = torch.tensor([1.0, -2.0], requires_grad=True)
+    damped = damp(values, strength)
+    assert torch.equal(damped, values)
+    (values.sum() + (damped * torch.tensor([4.0, 8.0])).sum()).backward()
+    torch.testing.assert_close(values.grad, 1.0 + (1.0 - strength) * torch.tensor([4.0, 8.0]))
+
+
+@pytest.mark.parametrize("update", ["gradient", "ema", "hybrid", "fixed", "queue"])
+def test_a_gradient_reaches_the_codes_under_two_rules_only(update: str) -> None:
+    memory = Memory(2, MemorySettings(codes=2, dim=3, update=update))
+    assert memory.codes.requires_grad == (update in ("gradient", "hybrid"))

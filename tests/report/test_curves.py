@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from momkd.experiment import TaskSettings
-from momkd.report.curves import draw_curves, draw_run
+from momkd.report import curves
+from momkd.report.curves import draw_curves, draw_learning, draw_run
 
 CLASSES = ("negative", "positive")
 
@@ -75,3 +77,14 @@ def test_few_patients_of_one_kind_are_drawn(
     few = frame.iloc[[0]].assign(event=0) if kind == "survival" else frame.iloc[[0]]
     few.to_csv(tmp_path / "predictions.csv", index=False)
     assert draw_run(tmp_path, task)[0].is_file()
+
+
+def test_the_members_of_a_fold_are_lines_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Figure] = []
+    monkeypatch.setattr(curves, "save", lambda figure, target: kept.append(figure) or target)
+    history = pd.DataFrame({"member": [0, 0, 1, 1], "epoch": [1.0, 2.0, 1.0, 2.0], "loss_total": [4.0, 3.0, 2.0, 1.0]})
+    draw_learning([history.assign(val_auc=[0.5, 0.6, 0.9, 0.7])], tmp_path / "learning.png")
+    loss, area = kept[0].axes
+    assert [list(line.get_ydata()) for line in loss.lines] == [[4.0, 3.0], [2.0, 1.0]]
+    # Each line has a dot at its best epoch.
+    assert [list(line.get_ydata()) for line in area.lines] == [[0.5, 0.6], [0.6], [0.9, 0.7], [0.9]]

@@ -11,7 +11,7 @@ from momkd.cohort.agreement import disagreements
 from momkd.cohort.splits import make_splits, read_splits
 from momkd.cohort.table import Cohort, read_cohort
 from momkd.errors import FeatureFileError, OmicsError, Problem, SplitError, summarise
-from momkd.experiment import Experiment
+from momkd.experiment import Experiment, memory_notes
 from momkd.omics.table import OmicsTable, read_omics
 from momkd.slides.bag import BagInfo
 from momkd.slides.readers import bag_digest, inspect_bag, read_bag
@@ -43,6 +43,8 @@ def examine(experiment: Experiment, *, deep: bool = False, folds: bool = True) -
     if headers:
         problems += disagreements(headers, experiment)
     omics = _read_omics(experiment, cohort, problems)
+    notes = memory_notes(experiment.model, omics=experiment.omics is not None)
+    problems += [Problem("memory", note, severity="note") for note in notes]
     if folds and len(cohort.patients):
         _try_folds(experiment, cohort, omics, problems)
     return Examination(cohort, headers, omics, problems)

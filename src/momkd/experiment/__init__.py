@@ -10,6 +10,7 @@ from momkd.experiment.data import (
     TaskSettings,
 )
 from momkd.experiment.load import Experiment, build_experiment, load_experiment
+from momkd.experiment.memory_rules import memory_notes, teaches
 from momkd.experiment.model import (
     ClassifierSettings,
     DecouplingSettings,
@@ -48,4 +49,6 @@ __all__ = [
     "WideSettings",
     "build_experiment",
     "load_experiment",
+    "memory_notes",
+    "teaches",
 ]

@@ -11,10 +11,10 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from momkd.errors import ExperimentError
 from momkd.experiment.data import (
@@ -25,6 +25,7 @@ from momkd.experiment.data import (
     OmicsSettings,
     TaskSettings,
 )
+from momkd.experiment.memory_rules import conflicts
 from momkd.experiment.model import ModelSettings
 from momkd.experiment.presets import PRESETS
 from momkd.experiment.section import Section
@@ -42,6 +43,13 @@ class Experiment(Section):
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     cv: CvSettings = CvSettings()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        found = conflicts(self.model, self.train)
+        if found:
+            raise ValueError("; ".join(found))
+        return self
 
     def to_yaml(self) -> str:
         """Return the resolved experiment as YAML, with every field and absolute paths."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from momkd.experiment.memory_rules import contradictions
 from momkd.experiment.section import Count, Fraction, NonNegative, Positive, Section
 
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -75,11 +76,14 @@ class RnaSettings(Section):
 
 
 class DecouplingSettings(Section):
-    """How much of the gradient of each crossing into the memory is stopped: it is multiplied by 1 − strength."""
+    """How much of each crossing into the memory is stopped: what it does to the codes is multiplied by 1 − strength.
 
-    classifier: Strength = Field(1.0, description="cross-entropy → attention → codes; 1 is the published gradient stop")
-    rna: Strength = Field(0.0, description="RNA alignment → codes")
-    slide: Strength = Field(0.0, description="slide alignment → codes")
+    That is its gradient and, under the rules that follow projections, what its projections add.
+    """
+
+    classifier: Strength = Field(1.0, description="attention → codes; 1 is the published gradient stop")
+    rna: Strength = Field(0.0, description="RNA alignment, RNA projections → codes")
+    slide: Strength = Field(0.0, description="slide alignment, slide projections → codes")
 
 
 class MemorySettings(Section):
@@ -88,7 +92,7 @@ class MemorySettings(Section):
     update: Literal["gradient", "ema", "hybrid", "fixed", "queue"] = Field(
         "gradient", description="what moves the codes"
     )
-    momentum: Fraction = Field(0.99, description="m of ema and hybrid: c ← normalise(m·c + (1−m)·mean query)")
+    momentum: Fraction = Field(0.99, description="m of ema and hybrid: S ← m·S + (1−m)·Σ queries, c = S/|S|")
     lr_mult: Positive = Field(1.0, description="learning-rate factor of the codes under gradient and hybrid")
     codes: Count = Field(16, description="K, codes per class")
     dim: Count = Field(64, description="S, dimension of the shared sphere")
@@ -106,10 +110,10 @@ class MemorySettings(Section):
     decoupling: DecouplingSettings = DecouplingSettings()
 
     @model_validator(mode="after")
-    def _revivable(self) -> Self:
-        if self.revive and self.update in ("fixed", "queue"):
-            does = "never moves a code" if self.update == "fixed" else "replaces every code in turn"
-            raise ValueError(f"revive {self.revive} moves idle codes, but rule {self.update} {does}; give revive: 0")
+    def _agree(self) -> Self:
+        found = contradictions(self)
+        if found:
+            raise ValueError("; ".join(found))
         return self
 
 

@@ -26,5 +26,6 @@ def spherical_kmeans(points: Tensor, k: int, generator: torch.Generator, iterati
         if empty.any():
             worst = similarity.argsort(stable=True)[: int(empty.sum())]
             sums[empty] = points[worst]
-        centres = functional.normalize(sums, dim=-1)
+        # Points that cancel out have no mean direction: their centre stays.
+        centres = torch.where(sums.norm(dim=-1, keepdim=True) > 1e-6, functional.normalize(sums, dim=-1), centres)
     return centres

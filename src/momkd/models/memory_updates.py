@@ -2,11 +2,12 @@
 
 Five rules (``model.memory.update``), of which ``gradient`` and ``fixed`` need nothing from here:
 
-    ema, hybrid   c ← normalise(m·c + (1 − m)·mean of the queries assigned to c)   after every step
+    ema, hybrid   S ← m·S + (1 − m)·Σ of the queries assigned to c,  c = S/|S|      after every step
     queue         the codebook of a class holds its K most recent queries, first in, first out
 
 A query is a unit vector on the sphere: the RNA projection r of a paired patient or the slide projection w of a bag,
-assigned to the nearest code of its own class. All of it lies outside the student, whose file holds codes only.
+assigned to the nearest code of its own class. The usual moving count N (c = normalise(S/N)) cancels. All of it lies
+outside the student, whose file holds codes only.
 """
 
 from __future__ import annotations
@@ -57,18 +58,23 @@ class MemoryUpdates(nn.Module):
     """The update rule of a memory in training.
 
     ``begin_epoch``, then ``observe`` in every forward pass and ``after_step`` after every optimiser step, then
-    ``end_epoch``. The batches of one step count together. Its whole state between epochs is two buffers: ``initial``
-    (C, K, S), the codes as they were placed, and ``idle`` (C, K), the epochs since a code won a query. With
-    torch.distributed initialised, every process makes the move of the joint batch.
+    ``end_epoch``. The batches of one step count together. ``rna`` and ``slide``, from 0 to 1, are the shares with which
+    the projections of each origin move codes: 0 where no loss teaches them. The state between epochs is three buffers:
+    ``initial`` (C, K, S), the codes as they were placed; ``mass`` (C, K), |S| of each code, from 1; ``idle`` (C, K),
+    the epochs since a code won a query. With torch.distributed initialised, every process makes the move of the joint
+    batch.
     """
 
     initial: Tensor
+    mass: Tensor
     idle: Tensor
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, *, rna: float = 1.0, slide: float = 1.0) -> None:
         super().__init__()
         self.settings = memory.settings
+        self.rna, self.slide = rna, slide
         self.register_buffer("initial", memory.codes.detach().clone())
+        self.register_buffer("mass", memory.codes.new_ones(memory.codes.shape[:2]))
         self.register_buffer("idle", torch.zeros(memory.codes.shape[:2], dtype=torch.int64))
         self.warming = False
         self.record: EpochRecord | None = None
@@ -76,8 +82,9 @@ class MemoryUpdates(nn.Module):
 
     @torch.no_grad()
     def start_from(self, memory: Memory) -> None:
-        """Remember the codes as the initial ones; every code counts as busy."""
+        """Remember the codes as the initial ones; every code is as heavy as one query, and counts as busy."""
         self.initial.copy_(memory.codes)
+        self.mass.fill_(1.0)
         self.idle.zero_()
 
     def begin_epoch(self, warming: bool) -> None:
@@ -99,10 +106,17 @@ class MemoryUpdates(nn.Module):
             for rows, paired in tables:
                 record.rna.add(rows, labels[paired])
         if self.settings.update == "queue":
-            best = slides.clone()
-            for rows, paired in reversed(tables):
-                best[paired] = rows
-            self._step.slides.add(best, labels)
+            self._step.slides.add(*self._one_a_patient(slides, labels, tables))
+
+    def _one_a_patient(
+        self, slides: Tensor, labels: Tensor, tables: Sequence[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """The RNA projection of a paired bag, of the first table that has it, else its slide projection."""
+        best, held = slides.clone(), torch.full_like(labels, self.slide > 0, dtype=torch.bool)
+        for rows, paired in reversed(tables if self.rna > 0 else []):
+            best[paired] = rows
+            held |= paired
+        return best[held], labels[held]
 
     @torch.no_grad()
     def observe_attention(self, attention: Tensor, ptr: Tensor, bag_of_patch: Tensor) -> None:
@@ -117,7 +131,7 @@ class MemoryUpdates(nn.Module):
         if self.warming:
             return
         if self.settings.update in ("ema", "hybrid"):
-            _move_to_queries(memory, step, self.settings.momentum)
+            self._move_to_queries(memory, step)
         elif self.settings.update == "queue":
             _push(memory, *step.slides.known(memory.codes))
 
@@ -125,10 +139,13 @@ class MemoryUpdates(nn.Module):
     def end_epoch(self, memory: Memory) -> None:
         """Revive codes that have won no query of ``settings.revive`` epochs in a row; drop the record."""
         record, self.record = self.record, None
-        if record is None or self.settings.revive == 0:
+        if record is None or self.settings.revive == 0 or self.rna == self.slide == 0:
             return
-        (rna, rna_labels), (slides, slide_labels) = (part.known(memory.codes) for part in (record.rna, record.slides))
-        queries, labels = torch.cat([rna, slides]), torch.cat([rna_labels, slide_labels])
+        joint = Queries()
+        for part, share in ((record.rna, self.rna), (record.slides, self.slide)):
+            if share > 0:
+                joint.add(*part.known(memory.codes))
+        queries, labels = torch.cat(joint.rows), torch.cat(joint.labels)
         for label in range(len(memory.codes)):
             own = queries[labels == label]
             # A class of which nothing was seen says nothing about its codes.
@@ -143,9 +160,29 @@ class MemoryUpdates(nn.Module):
         for code in (self.idle[label] >= self.settings.revive).nonzero().flatten().tolist():
             worst = int(served.argmin())
             memory.codes[label, code] = own[worst]
+            self.mass[label, code] = 1.0
             self.idle[label, code] = 0
             # The next code goes to what is served worst now that this one has moved.
             served = torch.maximum(served, own @ own[worst])
+
+    def _move_to_queries(self, memory: Memory, step: EpochRecord) -> None:
+        """S ← m·S + (1 − m)·Σ queries, S having the direction of its code; a code without queries only gets lighter."""
+        codes, momentum = memory.sphere(), self.settings.momentum
+        n_classes, k, width = codes.shape
+        sums = codes.new_zeros((n_classes * k, width + 1))
+        for part, share in ((step.rna, self.rna), (step.slides, self.slide)):
+            for queries, labels in zip(part.rows, part.labels, strict=True):
+                weight, own_class = (labels != UNKNOWN).to(codes.dtype).unsqueeze(1) * share, labels.clamp(min=0)
+                similarity = torch.bmm(codes.index_select(0, own_class), queries.unsqueeze(2)).squeeze(2)
+                slot = own_class * k + similarity.argmax(1)
+                sums.index_add_(0, slot, torch.cat([queries, torch.ones_like(weight)], dim=1) * weight)
+        sums = sum_over_processes(sums).reshape(n_classes, k, width + 1)
+        moved = momentum * self.mass.unsqueeze(2) * codes + (1.0 - momentum) * sums[..., :width]
+        norm = moved.norm(dim=-1)
+        # The last column weighs the queries. A sum that cancels out has no direction: its code stays.
+        won = (sums[..., width] > 0) & (norm > 1e-6)
+        memory.codes.copy_(torch.where(won.unsqueeze(2), functional.normalize(moved, dim=-1), memory.codes))
+        self.mass.copy_(torch.where(won, norm, momentum * self.mass))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Published checkpoints know nothing of training state: they load, and training would start it anew.
@@ -159,25 +196,6 @@ def attention_entropy(attention: Tensor, ptr: Tensor, bag_of_patch: Tensor) -> T
     entropy = -segment_sum(torch.xlogy(attention, attention), bag_of_patch, len(ptr) - 1)
     size = ptr.diff()
     return torch.where(size > 1, entropy / size.clamp(min=2).to(entropy.dtype).log(), 1.0)
-
-
-def _move_to_queries(memory: Memory, step: EpochRecord, momentum: float) -> None:
-    """c ← normalise(m·c + (1 − m)·mean of the queries assigned to c); a code without queries stays as it is."""
-    codes = memory.sphere()
-    n_classes, k, width = codes.shape
-    sums = codes.new_zeros((n_classes * k, width + 1))
-    parts = [*zip(step.rna.rows, step.rna.labels, strict=True), *zip(step.slides.rows, step.slides.labels, strict=True)]
-    for queries, labels in parts:
-        known, own_class = (labels != UNKNOWN).to(codes.dtype).unsqueeze(1), labels.clamp(min=0)
-        similarity = torch.bmm(codes.index_select(0, own_class), queries.unsqueeze(2)).squeeze(2)
-        slot = own_class * k + similarity.argmax(1)
-        sums.index_add_(0, slot, torch.cat([queries, torch.ones_like(known)], dim=1) * known)
-    # The last column counts the queries.
-    sums = sum_over_processes(sums).reshape(n_classes, k, width + 1)
-    counts = sums[..., width:]
-    mean = sums[..., :width] / counts.clamp(min=1.0)
-    moved = functional.normalize(momentum * codes + (1.0 - momentum) * mean, dim=-1)
-    memory.codes.copy_(torch.where(counts > 0, moved, memory.codes))
 
 
 def _push(memory: Memory, queries: Tensor, labels: Tensor) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from momkd.experiment import LossSettings, ModelSettings, RnaSettings
+from momkd.experiment import LossSettings, ModelSettings, RnaSettings, teaches
 from momkd.models.lesson import Counts, Lesson
 from momkd.models.memory_updates import MemoryUpdates
 from momkd.models.method import Method, ParameterGroup, TrainingSet, counts_of
@@ -96,8 +96,12 @@ class MoMKD(Method):
         self.branches = nn.ModuleDict(
             {name: RnaBranch(n, settings.memory.dim, settings.rna) for name, n in genes.items() if taught}
         )
-        used = bool(genes) and (weights.memory > 0 or weights.rna > 0 or weights.slide > 0)
-        self.updates = MemoryUpdates(self.student.memory) if used else None
+        self.with_omics, stopped = bool(genes), settings.memory.decoupling
+        # A projection that no loss teaches is noise: it moves no code.
+        rna = 1.0 - stopped.rna if weights.rna > 0 else 0.0
+        slide = 1.0 - stopped.slide if weights.slide > 0 else 0.0
+        used = self.with_omics and teaches(weights)
+        self.updates = MemoryUpdates(self.student.memory, rna=rna, slide=slide) if used else None
 
     def start(self, training: TrainingSet) -> None:
         """Begin at the averages; the prototypes of the programme memories come from the training profiles."""
@@ -123,6 +127,11 @@ class MoMKD(Method):
             readouts = [memory.readout for memory in memories]
             yield ParameterGroup(_of(maps), programmes.lr_factor, programmes.weight_decay)
             yield ParameterGroup(_of(readouts), programmes.read_lr_factor, 0.0)
+
+    def preparation(self, epochs: int) -> int:  # noqa: ARG002
+        """The epochs before the memory is placed: a student of them has none."""
+        memory = self.settings.memory
+        return memory.warmup_epochs if memory.init == "warmup" else 0
 
     def begin_memory(self, warming: bool) -> None:
         """Before an epoch; ``warming``: the memory stands still and its losses are off."""

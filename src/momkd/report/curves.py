@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from momkd.evaluation.metrics import binary_metrics, curve_points
 from momkd.experiment import TaskSettings
 from momkd.report.classes import draw_classes, draw_ordinal
-from momkd.report.figures import CHANCE, FOLD, GRID, MEAN, head, label_square, save, spread
+from momkd.report.figures import CHANCE, FOLD, GRID, MEAN, head, label_square, members_of, save, spread
+from momkd.report.memory import draw_memory, has_memory
 from momkd.report.outcomes import draw_survival, draw_values
 
 
 def draw_run(run: Path, task: TaskSettings) -> list[Path]:
-    """Draw curves.png from predictions.csv, and learning.png where folds left a history; returns the files.
+    """Draw curves.png from predictions.csv, and learning.png where folds left a history, and memory.png where those
+    say anything of a memory; returns the files.
 
     Two classes: ROC and precision–recall. More: a ROC a class, and the confusion matrix. Ordinal: the confusion matrix
     and the expected class by class. Continuous: predicted against observed. Survival: Kaplan–Meier curves by risk.
@@ -39,9 +41,11 @@ def draw_run(run: Path, task: TaskSettings) -> list[Path]:
             drawn = [draw_values(shown, title, target)]
         else:
             drawn = [draw_survival(shown, title, target)]
-    histories = sorted(run.glob("fold-*/history.csv"))
+    histories = [pd.read_csv(path) for path in sorted(run.glob("fold-*/history.csv"))]
     if histories:
-        drawn.append(draw_learning([pd.read_csv(path) for path in histories], run / "learning.png"))
+        drawn.append(draw_learning(histories, run / "learning.png"))
+    if has_memory(histories):
+        drawn.append(draw_memory(histories, task.classes, run / "memory.png"))
     return drawn
 
 
@@ -79,11 +83,11 @@ def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], title: str, t
 
 
 def draw_learning(histories: Sequence[pd.DataFrame], target: Path) -> Path:
-    """Training loss and the validation metric (the history's first column val_…) over the epochs, a line a fold."""
+    """Training loss and the validation metric (the history's first column val_…) over the epochs, a line a fit."""
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     loss, area = figure.subplots(1, 2)
     name = next(column for column in histories[0].columns if column.startswith("val_"))
-    for history in histories:
+    for history in members_of(histories):
         loss.plot(history["epoch"], history["loss_total"], color=MEAN, lw=0.8, alpha=0.6)
         area.plot(history["epoch"], history[name], color=MEAN, lw=0.8, alpha=0.6)
         best = int(history[name].to_numpy().argmax())

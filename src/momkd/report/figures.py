@@ -38,6 +38,15 @@ def head(figure: Figure, title: str, predictions: pd.DataFrame) -> None:
     figure.suptitle(f"{title} · {patients} patients, {len(folds)} fold{'s' * (len(folds) > 1)}", fontsize=11)
 
 
+def members_of(histories: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The history of every network: a fold's members are told apart by the column member, where there are several."""
+    found: list[pd.DataFrame] = []
+    for history in histories:
+        by_member = history.groupby("member", sort=True) if "member" in history.columns else [(0, history)]
+        found += [one for _, one in by_member]
+    return found
+
+
 def save(figure: Figure, target: Path) -> Path:
     """Write a PNG, atomically."""
     FigureCanvasAgg(figure)

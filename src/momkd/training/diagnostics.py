@@ -14,6 +14,7 @@ from torch.nn import functional
 from momkd.models.memory import Memory
 from momkd.models.method import Method
 from momkd.models.momkd import MoMKD
+from momkd.models.processes import gather_rows
 
 
 def history_row(model: Method) -> dict[str, float]:
@@ -41,7 +42,7 @@ def memory_row(model: MoMKD) -> dict[str, float]:
     row = _usage(memory, torch.cat([rna, slides]), torch.cat([rna_labels, slide_labels]))
     row |= _geometry(memory.sphere(), functional.normalize(updates.initial, dim=-1))
     if record.entropy:
-        row["memory_attention_entropy"] = float(torch.cat(record.entropy).mean())
+        row["memory_attention_entropy"] = float(gather_rows(torch.cat(record.entropy)).mean())
     row |= _separation(memory, "rna", rna, rna_labels)
     return row | _separation(memory, "slide", slides, slide_labels)
 
@@ -65,7 +66,7 @@ def _geometry(codes: Tensor, initial: Tensor) -> dict[str, float]:
     n_classes, k, _ = codes.shape
     flat = codes.flatten(0, 1)
     sums = (flat @ flat.T).double().reshape(n_classes, k, n_classes, k).sum((1, 3))
-    row = {"memory_drift": float((1.0 - (codes * initial).sum(-1)).mean())}
+    row = {"memory_drift": float((1.0 - (codes * initial).sum(-1)).clamp(min=0.0).mean())}
     if k > 1:
         row["memory_within_cosine"] = float((sums.diagonal() - k).mean()) / (k * (k - 1))
     row["memory_across_cosine"] = float(sums.sum() - sums.diagonal().sum()) / (k * k * n_classes * (n_classes - 1))

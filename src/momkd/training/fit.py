@@ -67,7 +67,7 @@ def fit(
 
     All randomness comes from ``settings.seed`` and the epoch number, so a fit that resumes from ``resume_file`` ends
     in the same bytes as one that was never stopped. Raises TrainingError when a loss is not finite, and where
-    validation patients of one class are to choose an epoch.
+    validation patients of one class are to choose an epoch, and where all epochs would be preparation.
     """
     one_class = data.task.categorical and len({sample.label for sample in data.val}) < len(data.task.classes)
     if one_class and settings.schedule == "plateau":
@@ -99,6 +99,11 @@ class _Fit:
         method = make_method(data.width, make_outcome(data.task), model_settings, data.genes)
         self.model = method.to(self.engine.device)
         self.preparation = method.preparation(self.epochs)
+        if self.preparation >= self.epochs:
+            raise TrainingError(
+                f"the first {self.preparation} epochs only prepare the student, and there are {self.epochs}; raise "
+                "train.epochs"
+            )
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.model, settings), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )

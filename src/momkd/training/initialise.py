@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from momkd.experiment import MemorySettings
+from momkd.experiment import memory_notes
 from momkd.models.kmeans import spherical_kmeans
 from momkd.models.method import Method
 from momkd.models.momkd import MoMKD
@@ -39,7 +39,8 @@ def _begin_memory_epoch(
     settings = model.settings.memory
     start = settings.warmup_epochs + 1 if settings.init == "warmup" else 1
     if epoch == 1:
-        _warn_of_many_codes(settings)
+        for note in memory_notes(model.settings, omics=model.with_omics):
+            logger.warning(note)
     if epoch == start:
         if settings.init != "random":
             initialise_memory(model, samples, bags, device, seed)
@@ -68,18 +69,6 @@ def initialise_memory(model: MoMKD, samples: Sequence[Sample], bags: BagCache, d
             projected = model.student.project_patches(packed)
             points += [_some(bag, share, stream) for bag in torch.split(projected, packed.ptr.diff().tolist())]
         memory.set_codes(label, spherical_kmeans(torch.cat(points), settings.codes, stream))
-
-
-def _warn_of_many_codes(settings: MemorySettings) -> None:
-    k, s = settings.codes, settings.dim
-    if k > s:
-        logger.warning(
-            "model.memory.codes is %d and dim %d: more than dim directions cannot be orthogonal, so the orthogonality "
-            "of a class cannot fall below 1/dim − 1/codes = %.4f; lower codes or raise dim",
-            k,
-            s,
-            1.0 / s - 1.0 / k,
-        )
 
 
 def _some(projected: Tensor, share: int, stream: torch.Generator) -> Tensor:
