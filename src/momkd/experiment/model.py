@@ -50,6 +50,7 @@ class BaselineSettings(Section):
     attention: Count = Field(256, description="hidden width of the gated attention")
     dropout: Fraction = 0.25
     weight: NonNegative = Field(1.0, description="factor of all that a privileged method adds to the task loss")
+    wikg_sums: bool = Field(False, description="WiKG with the product of sums of its published code")
 
 
 class EncoderSettings(Section):

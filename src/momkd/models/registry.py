@@ -37,6 +37,35 @@ class Entry:
 
 METHODS: dict[str, Entry] = {
     "momkd": Entry("momentum memory (2026), the student and its teachers", "student:Student", "momkd:MoMKD", "train"),
+    "mean-pool": Entry("mean of embedded patches", "baselines.mean_pool:MeanPool"),
+    "max-pool": Entry("maximum of embedded patches", "baselines.max_pool:MaxPool"),
+    "linear": Entry(
+        "ridge or logistic regression on mean features",
+        "baselines.linear:Linear",
+        "baselines.linear:LinearFit",
+        solved=True,
+    ),
+    "abmil": Entry("gated attention (Ilse 2018)", "baselines.abmil:ABMIL"),
+    "clam-sb": Entry("attention, instance clustering (Lu 2021)", "baselines.clam:ClamSB", "baselines.clam:Clam"),
+    "clam-mb": Entry("the same, a map a class (Lu 2021)", "baselines.clam:ClamMB", "baselines.clam:Clam"),
+    "dsmil": Entry(
+        "critical patch and attention to it (Li 2021)", "baselines.dsmil:DSMILModel", "baselines.dsmil:DSMIL"
+    ),
+    "transmil": Entry("transformer over patches (Shao 2021)", "baselines.transmil:TransMIL"),
+    "dtfd": Entry("pseudo-bags in two tiers (Zhang 2022)", "baselines.dtfd:DTFDModel", "baselines.dtfd:DTFD"),
+    "patch-gcn": Entry("graph convolutions (Chen 2021)", "baselines.patch_gcn:PatchGCN"),
+    "wikg": Entry("knowledge-aware graph (Li 2024)", "baselines.wikg:WiKG"),
+    "rna-linear": Entry(
+        "ridge or logistic regression on omics",
+        "baselines.upper_bounds:OmicsLinear",
+        "baselines.upper_bounds:OmicsLinearFit",
+        "test",
+        solved=True,
+    ),
+    "rna-mlp": Entry("network on omics", "baselines.upper_bounds:OmicsMLP", "baselines.upper_bounds:Paired", "test"),
+    "slide+rna": Entry(
+        "slide and omics", "baselines.upper_bounds:SlideAndOmics", "baselines.upper_bounds:Paired", "test"
+    ),
 }
 
 
