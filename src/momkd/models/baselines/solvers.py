@@ -19,7 +19,7 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 # Penalties over the mean squared length of a row.
-PENALTIES = tuple(10.0 ** np.arange(-2.0, 2.01, 0.5))
+PENALTIES = tuple(10.0 ** np.arange(-1.0, 2.01, 0.5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def _softmax_regression(rows: Floats, labels: NDArray[np.int64], penalty: float,
         value = -float((log_prob * targets).sum()) + 0.5 * penalty * float((weights[:-1] ** 2).sum())
         return value / n, slope.ravel() / n
 
-    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-7})
+    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 100, "gtol": 1e-6})
     solution: Floats = found.x.reshape(shape)
     return solution
 
