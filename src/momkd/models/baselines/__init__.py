@@ -1,0 +1,1 @@
+"""The methods that MoMKD is compared with, one file a method."""
