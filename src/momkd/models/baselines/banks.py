@@ -84,7 +84,7 @@ class Banks(nn.Module):
 def nce_loss(probability: Tensor, positive: Tensor, negative: Tensor, n: Tensor) -> Tensor:
     """Noise-contrastive estimation (Gutmann & Hyvärinen 2010; Tian et al. 2020, eq. 10 and 19).
 
-    P = exp(u·v / T) / Z, Z = n · mean affinity, is the model's probability of a pair, 1/n the noise's. With m negatives:
+    P = exp(u·v / T) / Z, Z = n · mean affinity, is the probability of a pair, 1/n that of noise. With m negatives:
 
         L = − mean_{+} log(P / (P + m/n)) − Σ_{−} log((m/n) / (P + m/n))
 
