@@ -36,3 +36,15 @@ def test_one_pair_has_nothing_to_be_told_from() -> None:
     assert float(loss.detach()) == 0.0
     assert s.grad is not None
     assert float(s.grad.abs().max()) < 1e-12
+
+
+def test_bags_of_one_patient_are_not_told_from_one_another() -> None:
+    """The first two are one patient's: row by row, the other of the two is left out."""
+    s, r = unit(4, 0), unit(4, 1)
+    r[1] = r[0]
+    logits = s.numpy() @ r.numpy().T / 0.07
+    others = {0: [0, 2, 3], 1: [1, 2, 3], 2: [0, 1, 2, 3], 3: [0, 1, 2, 3]}
+    by_slide = [logits[i, i] - np.log(np.exp(logits[i, o]).sum()) for i, o in others.items()]
+    by_omics = [logits[i, i] - np.log(np.exp(logits[o, i]).sum()) for i, o in others.items()]
+    expected = -0.5 * (np.mean(by_slide) + np.mean(by_omics))
+    assert float(info_nce(s, r, torch.tensor([7, 7, 1, 2]))) == pytest.approx(expected, rel=1e-10)

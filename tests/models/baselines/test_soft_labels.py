@@ -12,7 +12,7 @@ from momkd.models.outcome import Continuous, Nominal, Ordinal, Survival
 
 
 def test_kl_by_hand_for_three_classes() -> None:
-    s, t, T = torch.tensor([[0.5, -1.0]]), torch.tensor([[2.0, 1.0]]), 2.0  # noqa: N806 - as in the equation
+    s, t, T = torch.tensor([[0.5, -1.0]]), torch.tensor([[2.0, 1.0]]), 2.0
 
     def softmax(scores: list[float]) -> list[float]:
         parts = [math.exp(x / T) for x in (0.0, *scores)]

@@ -53,7 +53,7 @@ class Banks(nn.Module):
             return
         index, *rows = (torch.cat(parts) for parts in zip(*self._observed, strict=True))
         self._observed = []
-        places, owner = index.unique(return_inverse=True)
+        places, owner = torch.unique(index, return_inverse=True)
         momentum = torch.where(self.seen[places], _MOMENTUM, 0.0).unsqueeze(1)
         for bank, new in zip((self.student, self.teacher), rows, strict=True):
             mean = segment_mean(new, owner, len(places))

@@ -5,8 +5,8 @@ With unit projections s_i of the pooled slides and r_i of the omics, T = 0.07:
 
     L = −½ mean_i [ log softmax_j(s_i·r_j / T)_i + log softmax_j(r_i·s_j / T)_i ]
 
-The comparison is among the paired bags that are packed at once, which is what a memory is meant to widen. Both
-encoders learn from it, with the task loss, from the first step on.
+The comparison is among the paired bags that are packed at once, which is what a memory is meant to widen; j runs over
+the bag itself and those of other patients. Both encoders learn from it, with the task loss, from the first step on.
 """
 
 from __future__ import annotations
@@ -29,9 +29,15 @@ _TEMPERATURE = 0.07
 _SHARED = 128
 
 
-def info_nce(slides: Tensor, omics: Tensor) -> Tensor:
-    """Symmetric InfoNCE of unit rows (B, S), row i of one belonging to row i of the other: scalar, 0 for one bag."""
+def info_nce(slides: Tensor, omics: Tensor, patient: Tensor | None = None) -> Tensor:
+    """Symmetric InfoNCE of unit rows (B, S), row i of one belonging to row i of the other: scalar, 0 for one bag.
+
+    ``patient`` (B,) int64: bags of one patient are not told from one another.
+    """
     logits, own = slides @ omics.T / _TEMPERATURE, torch.arange(len(slides), device=slides.device)
+    if patient is not None:
+        same = (patient.unsqueeze(0) == patient.unsqueeze(1)).fill_diagonal_(False)
+        logits = logits.masked_fill(same, -torch.inf)
     return 0.5 * (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own))
 
 
@@ -53,7 +59,9 @@ class Alignment(nn.Module):
                 return embedding.new_zeros(())
             slides = functional.normalize(self.from_slide(embedding[paired]), dim=1)
             omics = functional.normalize(self.from_omics(self.encoder(values[paired])), dim=1)
-            share: Tensor = info_nce(slides, omics) * (len(slides) / counts_of(lesson).slides)
+            # Slides of one patient, or a slide drawn twice, have the same omics row.
+            patient = torch.unique(values[paired], dim=0, return_inverse=True)[1]
+            share: Tensor = info_nce(slides, omics, patient) * (len(slides) / counts_of(lesson).slides)
             return share
 
 

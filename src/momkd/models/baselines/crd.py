@@ -7,7 +7,8 @@ with the memory of the other side over all N training slides, T = 0.07, momentum
     L = 0.8 · mean_i [ NCE(u_i; memory of v) + NCE(v_i; memory of u) ]
 
 Own slide positive, all others negative. The paper draws 16384 of them because it has millions; here all N are taken, so
-nothing is drawn. A slide takes part from its second draw on, when its rows are in the memories.
+nothing is drawn; other slides of the same patient, of which a fit knows no more than the slides, are among them. A
+slide takes part from its second draw on, when its rows are in the memories.
 """
 
 from __future__ import annotations

@@ -34,4 +34,5 @@ class KroneckerFusion(nn.Module):
         b = torch.sigmoid(self.gate_second(both)) * self.second(second).relu()
         a, b = functional.pad(a, (0, 1), value=1.0), functional.pad(b, (0, 1), value=1.0)
         product = (a.unsqueeze(2) * b.unsqueeze(1)).flatten(1)
-        return self.mix(functional.dropout(product, self.dropout, self.training)).relu()
+        fused: Tensor = self.mix(functional.dropout(product, self.dropout, self.training)).relu()
+        return fused

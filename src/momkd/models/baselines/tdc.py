@@ -126,9 +126,10 @@ def gate(loss: Tensor, task: Tensor, embedding: Tensor) -> Tensor:
     """1 where the gradients of both losses in the embedding (B, W) have a cosine of at least 0.25, else 0."""
     if not (loss.requires_grad and task.requires_grad):
         return torch.ones_like(loss)
-    of_loss, of_task = (
+    gradients: list[Tensor | None] = [
         torch.autograd.grad(value, embedding, retain_graph=True, allow_unused=True)[0] for value in (loss, task)
-    )
+    ]
+    of_loss, of_task = gradients
     if of_loss is None or of_task is None:
         return torch.zeros_like(loss)
     cosine = functional.cosine_similarity(of_loss.flatten(), of_task.flatten(), dim=0)
