@@ -24,8 +24,6 @@ from momkd.models.baselines.taught import Pairs, Taught
 
 _DISTANCE, _ANGLE = 25.0, 50.0
 _GAMMA, _ORDER = 0.4, 2
-# Two rows at a smaller squared distance are one: there is no direction between them.
-_SAME = 1e-12
 
 
 def sp_loss(slides: Tensor, omics: Tensor) -> Tensor:
@@ -77,19 +75,28 @@ class CC(Taught):
 
 
 def _relative_distances(rows: Tensor) -> Tensor:
-    square = (rows.unsqueeze(0) - rows.unsqueeze(1)).square().sum(-1)
-    apart = square > _SAME
+    _, square, apart = _geometry(rows)
     distance = torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)
-    return distance / (distance.sum() / apart.sum().clamp(min=1)).clamp(min=_SAME)
+    return distance / torch.where(apart.any(), distance.sum() / apart.sum().clamp(min=1), 1.0)
 
 
 def _angles(rows: Tensor) -> Tensor:
     """The cosine between u_i − u_j and u_k − u_j at place (j, i, k); 0 where one of them is zero."""
-    away = rows.unsqueeze(0) - rows.unsqueeze(1)
-    square = away.square().sum(-1, keepdim=True)
-    apart = square > _SAME
-    unit = torch.where(apart, away / torch.where(apart, square, 1.0).sqrt(), 0.0)
-    return unit @ unit.transpose(1, 2)
+    # From products of rows: the differences themselves would be B² vectors.
+    gram, square, apart = _geometry(rows)
+    product = gram.unsqueeze(0) - gram.unsqueeze(2) - gram.unsqueeze(1) + gram.diagonal()[:, None, None]
+    scale = torch.where(apart, torch.where(apart, square, 1.0).rsqrt(), 0.0)
+    return product * scale.unsqueeze(2) * scale.unsqueeze(1)
+
+
+def _geometry(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Products and squared distances of centred rows, (B, B) each, and which pairs lie apart."""
+    centred = rows - rows.mean(0)
+    gram = centred @ centred.T
+    lengths = gram.diagonal().unsqueeze(0) + gram.diagonal().unsqueeze(1)
+    square = lengths - 2.0 * gram
+    # Of equal rows a rounding error remains, and has no direction.
+    return gram, square, square > 16.0 * torch.finfo(rows.dtype).eps * lengths
 
 
 def _kernel(rows: Tensor) -> Tensor:
