@@ -14,6 +14,7 @@ groups, of 13 values from 10⁻³ to 10³ times the mean squared length of x̄.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -61,6 +62,8 @@ class SoftLabelsLinear(ClosedForm):
 
 def label_scores(outcome: Outcome, targets: Tensor, spread: float) -> Tensor:
     """y' of training targets (N, 2): (N, O) float64."""
+    # What is solved lies in the main memory, in float64, wherever the student is.
+    outcome = copy.deepcopy(outcome).to(targets.device)
     average, labels = outcome.start(targets.float()).to(targets.dtype), targets[:, 0]
     if isinstance(outcome, Continuous):
         return ((labels - outcome.mean) / outcome.scale).unsqueeze(1)

@@ -10,7 +10,8 @@ Kronecker fusion with the omics embedding); it learns first, then stands still (
 
 Adaptive in two ways. A bag counts w = clip(margin of the teacher − margin of the student, 0, 1): where the teacher
 knows no more, it does not teach. And of each loss, its gradient in the pooled embeddings is compared with that of the
-task loss: if the cosine is below 0.25 the loss is left out of this step.
+task loss: if the cosine is below 0.25 the loss is left out of this step. Which neighbours, and a gate that is open or
+shut, are our reading of the paper.
 """
 
 from __future__ import annotations
