@@ -35,6 +35,11 @@ class Entry:
     solved: bool = False
 
 
+def _abmil(words: str, method: str, soft: bool = False) -> Entry:
+    """Omics teach ABMIL in training."""
+    return Entry(words, "baselines.abmil:ABMIL", f"baselines.{method}", "train", soft=soft)
+
+
 METHODS: dict[str, Entry] = {
     "momkd": Entry("momentum memory (2026), the student and its teachers", "student:Student", "momkd:MoMKD", "train"),
     "mean-pool": Entry("mean of embedded patches", "baselines.mean_pool:MeanPool"),
@@ -55,6 +60,34 @@ METHODS: dict[str, Entry] = {
     "dtfd": Entry("pseudo-bags in two tiers (Zhang 2022)", "baselines.dtfd:DTFDModel", "baselines.dtfd:DTFD"),
     "patch-gcn": Entry("graph convolutions (Chen 2021)", "baselines.patch_gcn:PatchGCN"),
     "wikg": Entry("knowledge-aware graph (Li 2024)", "baselines.wikg:WiKG"),
+    "soft-labels-linear": Entry(
+        "ridge regression of omics soft labels on mean features (Lopez-Paz 2015)",
+        "baselines.linear:Linear",
+        "baselines.soft_labels_linear:SoftLabelsLinear",
+        "train",
+        soft=True,
+        solved=True,
+    ),
+    "soft-labels": _abmil(
+        "labels and soft labels of an omics teacher (Lopez-Paz 2015)", "soft_labels:SoftLabels", True
+    ),
+    "feature-regression": _abmil(
+        "predicts the omics embedding (FitNets, Romero 2015)", "feature_regression:FeatureRegression"
+    ),
+    "infonce": _abmil("contrast with the omics of the mini-batch (InfoNCE, van den Oord 2018)", "contrastive:InfoNCE"),
+    "sp": _abmil("keeps the similarities among the omics of a mini-batch (Tung 2019)", "relational:SP"),
+    "rkd": _abmil("keeps the distances and angles among the omics of a mini-batch (Park 2019)", "relational:RKD"),
+    "cc": _abmil("keeps the kernel among the omics of a mini-batch (Peng 2019)", "relational:CC"),
+    "crd": _abmil("contrast with memories of all training slides (Tian 2020)", "crd:CRD"),
+    "mkd": _abmil("omics and multimodal teachers learn beside the student (Zhang 2025)", "mkd:MKD"),
+    "g-hanet": Entry(
+        "tokens that read a slide and tell its gene groups (Wang 2025)",
+        "baselines.g_hanet:GHANet",
+        "baselines.g_hanet:GHANetMethod",
+        "train",
+    ),
+    "tdc": _abmil("contrast and logits of a multimodal teacher where they agree (Xing 2023)", "tdc:TDC"),
+    "tangle": _abmil("aligned with omics first, then a linear probe (Jaume 2024)", "tangle:TANGLE"),
     "rna-linear": Entry(
         "ridge or logistic regression on omics",
         "baselines.upper_bounds:OmicsLinear",
