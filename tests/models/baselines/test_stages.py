@@ -53,9 +53,9 @@ def test_the_teacher_learns_in_the_first_fifth_and_then_stands_still(name: str) 
     method = made(name)
     assert [method.preparation(n) for n in (1, 2, 10, 100)] == [0, 1, 2, 20]
     first, later = moved(method, 2), moved(method, 3)
-    assert {"teacher.encoder", "teacher.head", "student.head", "student.embed"} <= first
+    assert {"teacher.encoder", "teacher.head", "student.head", "student.embedding"} <= first
     assert not {place for place in later if place.startswith("teacher")}
-    assert {"student.head", "student.embed"} <= later
+    assert {"student.head", "student.embedding"} <= later
 
 
 def test_a_teacher_that_teaches_has_no_dropout() -> None:
@@ -88,7 +88,7 @@ def test_tangle_aligns_without_labels_and_probes_without_moving_the_encoder() ->
     assert isinstance(method, TANGLE)
     assert [method.preparation(n) for n in (1, 2, 9)] == [0, 1, 4]
     aligned, probed = moved(method, 5), moved(method, 6)
-    assert {"student.embed", "alignment.encoder", "alignment.from_slide"} <= aligned
+    assert {"student.embedding", "alignment.encoder", "alignment.from_slide"} <= aligned
     assert "student.head" not in aligned
     assert probed == {"student.head"}
 

@@ -7,6 +7,7 @@ AUC of inner parts of whole groups that were left out, then calibrated on these.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -77,7 +78,7 @@ def write(one: Map, layer: nn.Linear) -> None:
 def solution(features: Tensor, targets: Tensor, part: Tensor, outcome: Outcome) -> Map:
     """The linear model of rows (N, D), targets (N, 2) and inner parts (N,), float64."""
     if not isinstance(outcome, Nominal):
-        return best_ridge(features, label_scores(outcome, targets), part)
+        return best_ridge(features, label_scores(outcome, targets, 1.0), part)
     labels = targets[:, 0].long()
     goals = (functional.one_hot(labels, outcome.n_memories).to(features.dtype)[:, 1:], labels)
     best = None
@@ -94,17 +95,30 @@ def solution(features: Tensor, targets: Tensor, part: Tensor, outcome: Outcome) 
 
 def best_ridge(features: Tensor, goal: Tensor, part: Tensor) -> Map:
     """Ridge regression of goals (N, O), the penalty with the least squared error on parts that were left out."""
+    return ridge_path(features, goal, [best_penalty(features, goal, part)])[0]
+
+
+def best_penalty(features: Tensor, goal: Tensor, part: Tensor) -> float:
+    """Of ``PENALTIES`` that with the least squared error of ridge regression on parts that were left out."""
     errors = (left_out(ridge_path, features, goal, part, PENALTIES) - goal).square().sum((1, 2))
-    return ridge_path(features, goal, [PENALTIES[int(errors.argmin())]])[0]
+    return float(PENALTIES[int(errors.argmin())])
 
 
-def label_scores(outcome: Outcome, targets: Tensor) -> Tensor:
-    """Targets (N, 2) on the scale of the scores of ordered classes, values, or survival: (N, 1)."""
-    value = targets[:, 0]
+def label_scores(outcome: Outcome, targets: Tensor, spread: float) -> Tensor:
+    """y' of training targets (N, 2): (N, O) float64."""
+    # What is solved lies in the main memory, in float64, wherever the student is.
+    outcome = copy.deepcopy(outcome).to(targets.device)
+    average, labels = outcome.start(targets.float()).to(targets.dtype), targets[:, 0]
     if isinstance(outcome, Continuous):
-        return ((value - outcome.mean) / outcome.scale).unsqueeze(1)
-    raw = _martingale_residuals(value, targets[:, 1]) if isinstance(outcome, Survival) else value
-    return ((raw - raw.mean()) / raw.std(unbiased=False).clamp(min=1e-12)).unsqueeze(1)
+        return ((labels - outcome.mean) / outcome.scale).unsqueeze(1)
+    if isinstance(outcome, Survival):
+        raw = _martingale_residuals(labels, targets[:, 1]).unsqueeze(1)
+    elif isinstance(outcome, Nominal):
+        is_class = functional.one_hot(labels.long(), outcome.n_memories).to(targets.dtype)
+        raw = is_class[:, 1:] - is_class[:, :1]
+    else:
+        raw = labels.unsqueeze(1)
+    return spread * (raw - raw.mean(0)) / raw.std(0, unbiased=False).clamp(min=1e-12) + average
 
 
 def _martingale_residuals(time: Tensor, event: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 # Penalties over the mean squared length of a row.
-PENALTIES = tuple(10.0 ** np.arange(-1.0, 2.01, 0.5))
+PENALTIES = tuple(10.0 ** np.arange(-1.5, 2.01, 0.5))
 
 
 @dataclass(frozen=True, eq=False)
