@@ -12,9 +12,6 @@ from momkd.report.comparison import draw_forest, draw_roc, paper_table, write_ta
 from momkd.study.compare import USUAL, choose_methods, compare, read_predictions
 from momkd.study.run_folder import RunFolder
 
-# Of the table on paper, what a terminal has room for.
-_ON_SCREEN = 7
-
 
 def do_compare(experiment: Experiment, out: Path, methods: str | None, workers: int | None) -> None:
     """Compare methods with progress bars, write tables and pictures, print the heart of the table."""
@@ -35,9 +32,10 @@ def do_compare(experiment: Experiment, out: Path, methods: str | None, workers: 
     if task.binary:
         predictions = {name: read_predictions(RunFolder(out / name), task) for name in names}
         files.append(draw_roc(predictions, task, task.label, out / "roc.png"))
-    show_table(
-        paper_table(found.table, main).iloc[:, :_ON_SCREEN], f"{task.label}: {folds} test folds", rows=len(names)
-    )
+    shown = paper_table(found.table, main)
+    # What a terminal of 80 columns has room for.
+    heart = shown[["method", shown.columns[2], "95 % CI", "difference", "p (Holm)"]]
+    show_table(heart, f"{task.label}: {folds} test folds", rows=len(names))
     console().print(caption, style="dim", highlight=False)
     written = ", ".join(["table.csv", "table.json", *(path.name for path in files)])
     console().print(f"{out}: {written}; a run for each method", soft_wrap=True, highlight=False)
