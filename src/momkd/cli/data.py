@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from momkd.cli.render import console, show_problems, show_table
-from momkd.cohort.dataset import load_data, pack_features
+from momkd.cohort.dataset import CohortData, load_data, pack_features
+from momkd.cohort.pairing import word_of
 from momkd.cohort.splits import load_splits
 from momkd.errors import OmicsError
-from momkd.experiment import Experiment
-from momkd.omics.genes import gene_report
+from momkd.experiment import Experiment, OmicsSettings
+from momkd.omics.genes import GeneReport, gene_report
 from momkd.slides.importer import ImportReport, add_graphs, import_features
 from momkd.study.run_folder import write_csv
 

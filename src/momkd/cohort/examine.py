@@ -83,7 +83,9 @@ def _equal_contents(cohort: Cohort, digests: dict[str, str]) -> list[Problem]:
     return problems
 
 
-def _try_folds(experiment: Experiment, cohort: Cohort, omics: Mapping[str, OmicsTable], problems: list[Problem]) -> None:
+def _try_folds(
+    experiment: Experiment, cohort: Cohort, omics: Mapping[str, OmicsTable], problems: list[Problem]
+) -> None:
     cv = experiment.cv
     if cv.splits is None:
         try:

@@ -37,7 +37,9 @@ def _read(
 ) -> OmicsTable | None:
     source, place = str(settings.table), f"omics.{name}" if several else "omics"
     if not settings.table.is_file():
-        problems.append(Problem(source, "no such file", "an omics table", f"correct {place}.table, or leave {place} out"))
+        problems.append(
+            Problem(source, "no such file", "an omics table", f"correct {place}.table, or leave {place} out")
+        )
         return None
     try:
         table = read_omics(settings.table, list(cohort.patients.index), transform=settings.transform)

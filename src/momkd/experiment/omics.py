@@ -1,7 +1,7 @@
 """The omics of an experiment: one table, or several by name, each with settings of its own.
 
-    omics: {table: rna.csv.gz, scale: standard}                        one table, named rna unless ``name`` says otherwise
-    omics: {rna: {table: rna.csv.gz}, cnv: {table: cnv.csv}}           several
+    omics: {table: rna.csv.gz, scale: standard}                 one table, named rna unless ``name`` says otherwise
+    omics: {rna: {table: rna.csv.gz}, cnv: {table: cnv.csv}}    several
 
 Within an experiment both are a mapping from name to settings, sorted by name: the order in the file changes nothing.
 """
@@ -43,16 +43,15 @@ class OmicsSettings(Section):
 _KEYS = ("name", *OmicsSettings.model_fields)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # What a torch module calls its own: a part of a network cannot have such a name.
-_TAKEN = frozenset(
-    "T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches "
-    "eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys "
-    "load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop "
-    "register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
-    "register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook "
-    "register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook "
-    "register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty train "
-    "training type update values xpu zero_grad".split()
-)
+_TAKEN = """
+T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval
+extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys load_state_dict
+modules mtia named_buffers named_children named_modules named_parameters parameters pop register_backward_hook
+register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
+register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
+set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
+"""
 
 
 def _table_name(name: str) -> str:
@@ -60,7 +59,7 @@ def _table_name(name: str) -> str:
         raise ValueError(f"a setting, not a table; with several tables it belongs under one of them: omics.rna.{name}")
     if not _NAME.fullmatch(name):
         raise ValueError("a table's name is letters, digits and _, a letter first")
-    if name in _TAKEN:
+    if name in _TAKEN.split():
         raise ValueError(f"a part of a network cannot be named so; another name, for example {name}_table")
     return name
 

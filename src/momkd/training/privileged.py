@@ -115,7 +115,7 @@ def _targets(cohort: CohortData, patients: Sequence[str], experiment: Experiment
 
 
 def genes_table(tables: Mapping[str, PreparedTable]) -> pd.DataFrame | None:
-    """Rank, gene and score of the genes chosen, with the table's name in front where there are several; None of none."""
+    """Rank, gene and score of the chosen genes, the table's name in front where there are several; None of no table."""
     frames = [table.preparer.genes_table() for table in tables.values()]
     if len(frames) > 1:
         for name, frame in zip(tables, frames, strict=True):
