@@ -80,6 +80,25 @@ def make_cohort() -> CohortMaker:
     return make
 
 
+@pytest.fixture(scope="session")
+def add_cnv() -> Callable[[Path], list[str]]:
+    """A function (experiment file) that puts a second omics table beside the first, and returns the overrides for both.
+
+    The first six patients are in rna only, the last six in cnv only; the file of the first table is cut to that.
+    """
+
+    def add(file: Path) -> list[str]:
+        rna = pd.read_csv(file.parent / "rna.csv", index_col="patient_id")
+        cnv = (0.5 * rna.iloc[6:, :7] + np.random.default_rng(1).normal(size=(len(rna) - 6, 7))).round(4)
+        cnv.set_axis([f"C{g}" for g in range(7)], axis=1).T.rename_axis("segment").to_csv(file.parent / "cnv.csv")
+        rna.iloc[:-6].to_csv(file.parent / "rna.csv")
+        return [
+            "omics={rna: {table: rna.csv, select: {method: variance, n: 8}}, cnv: {table: cnv.csv, scale: standard}}",
+        ]
+
+    return add
+
+
 def _write_slide(target: Path, slide: str, rng: np.random.Generator, shift: float) -> None:
     n = int(rng.integers(9, 16))
     features = rng.normal(size=(n, 6)).astype(np.float32)

@@ -19,7 +19,7 @@ def test_opens_a_cohort_too_small_for_folds(lab) -> None:
     lab.table(ROWS)
     lab.slides(ROWS)
     data = load_data(lab.experiment())
-    assert (data.width, data.n_patches("P00-1"), data.omics) == (4, 5, None)
+    assert (data.width, data.n_patches("P00-1"), data.omics) == (4, 5, {})
     assert data.cohort.patients.index.tolist() == [row[0] for row in ROWS]
     direct = read_bag(lab.folder / "features" / "P03-1.h5")
     np.testing.assert_array_equal(data.bag("P03-1").features, direct.features)

@@ -68,7 +68,7 @@ def test_experiments_check_clean(cohort: SimulatedCohort) -> None:
     assert report.counts["RNA"].endswith("× 60 genes")
     assert any("left out on purpose" in str(problem) for problem in report.problems)
     external = load_data(load_experiment(cohort.external_experiment))
-    assert external.omics is None
+    assert external.omics == {}
     # The one slide without a file is the only one of its patient.
     assert len(external.cohort.patients) == 9
 

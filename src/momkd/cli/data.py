@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from momkd.cli.render import console, show_problems, show_table
-from momkd.cohort.dataset import load_data, pack_features
+from momkd.cohort.dataset import CohortData, load_data, pack_features
+from momkd.cohort.pairing import word_of
 from momkd.cohort.splits import load_splits
 from momkd.errors import OmicsError
-from momkd.experiment import Experiment
-from momkd.omics.genes import gene_report
+from momkd.experiment import Experiment, OmicsSettings
+from momkd.omics.genes import GeneReport, gene_report
 from momkd.slides.importer import ImportReport, add_graphs, import_features
 from momkd.study.run_folder import write_csv
 
@@ -72,31 +74,50 @@ def _show_report(report: ImportReport, done: str) -> None:
 
 
 def do_genes(experiment: Experiment, out: Path) -> None:
-    """Rank genes and report what they know of the label."""
+    """Rank the genes of each omics table and report what they know of the label."""
     if experiment.omics is None:
         raise OmicsError("the experiment has no omics section; add one to rank genes")
     data = load_data(experiment)
-    if data.omics is None:
-        raise OmicsError("the experiment has no omics table")
-    patients, cv = data.cohort.patients, experiment.cv
-    report = gene_report(
-        data.omics.values,
-        patients["label"],
-        None if patients["group"].isna().all() else patients["group"],
-        experiment.omics,
-        seed=experiment.train.seed,
-        folds=load_splits(patients, cv, classes=data.cohort.strata, required=data.cohort.required),
-    )
-    write_csv(out / "genes.csv", report.ranking)
-    write_csv(out / "folds.csv", report.folds)
-    write_csv(out / "stability.csv", report.stability)
-    for note in report.notes:
-        console().print(f"[yellow]note[/] {escape(note)}", highlight=False)
-    show_table(report.ranking, f"genes by {experiment.omics.select.method} → {out / 'genes.csv'}")
-    show_table(report.folds, f"held-out logistic regression on genes chosen inside each fold → {out / 'folds.csv'}")
-    if report.auc_mean is not None:
-        spread = "" if report.auc_sd is None else f" ± {report.auc_sd:.3f}"
-        console().print(f"RNA alone predicts {_what(experiment)} with a mean test AUC of {report.auc_mean:.3f}{spread}")
+    several = len(experiment.omics) > 1
+    reports = {
+        name: _gene_report(name, settings, data, experiment, several=several)
+        for name, settings in experiment.omics.items()
+    }
+    for part in ("ranking", "folds", "stability"):
+        frames = [_named(name, getattr(report, part), several=several) for name, report in reports.items()]
+        write_csv(out / f"{'genes' if part == 'ranking' else part}.csv", pd.concat(frames, ignore_index=True))
+    for name, report in reports.items():
+        of, word = (f" of {name}", word_of(name)) if several else ("", "RNA")
+        for note in report.notes:
+            console().print(f"[yellow]note[/] {escape(f'{name}: {note}' if several else note)}", highlight=False)
+        show_table(report.ranking, f"genes{of} by {experiment.omics[name].select.method} → {out / 'genes.csv'}")
+        title = f"held-out logistic regression on genes{of} chosen inside each fold → {out / 'folds.csv'}"
+        show_table(report.folds, title)
+        if report.auc_mean is not None:
+            spread = "" if report.auc_sd is None else f" ± {report.auc_sd:.3f}"
+            what = f"{_what(experiment)} with a mean test AUC of {report.auc_mean:.3f}{spread}"
+            console().print(f"{word} alone predicts {what}")
+
+
+def _gene_report(
+    name: str, settings: OmicsSettings, data: CohortData, experiment: Experiment, *, several: bool
+) -> GeneReport:
+    patients, cohort = data.cohort.patients, data.cohort
+    try:
+        return gene_report(
+            data.omics[name].values,
+            patients["label"],
+            None if patients["group"].isna().all() else patients["group"],
+            settings,
+            seed=experiment.train.seed,
+            folds=load_splits(patients, experiment.cv, classes=cohort.strata, required=cohort.required),
+        )
+    except OmicsError as error:
+        raise OmicsError(f"omics.{name}: {error}" if several else str(error)) from error
+
+
+def _named(name: str, table: pd.DataFrame, *, several: bool) -> pd.DataFrame:
+    return pd.concat([pd.Series(name, table.index, name="table"), table], axis=1) if several else table
 
 
 def _what(experiment: Experiment) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from momkd.cli.progress import StudyProgress
 from momkd.cli.render import console, show_metrics, show_table
+from momkd.cohort.pairing import word_of
 from momkd.errors import CohortError
 from momkd.experiment import Experiment
 from momkd.report.curves import draw_run
@@ -89,7 +90,8 @@ def _patients(table: Path) -> dict[str, str]:
 
 
 def _title(experiment: Experiment, what: str) -> str:
-    teacher = "with RNA in training" if experiment.omics is not None else "without RNA"
+    names = " and ".join(word_of(name) for name in experiment.omics or {})
+    teacher = f"with {names} in training" if names else "without RNA"
     return f"{experiment.task.label}: {what} · {teacher}, prediction from histology alone"
 
 

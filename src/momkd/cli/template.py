@@ -31,6 +31,8 @@ omics:                         # leave this section out to train without RNA: th
   transform: none              # none | log2p1 (for counts, TPM, FPKM)
   scale: standard
   select: {method: xgboost, n: 768}   # xgboost | variance | mad | list | none
+  # share: 0.5                 # of the patients with omics, use a random half (how many pairs are enough?)
+  # Several tables: {rna: {table: rna.csv.gz, transform: log2p1}, cnv: {table: cnv.csv}}; patients may be in some only
 
 task:
   type: classification

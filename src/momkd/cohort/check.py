@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from momkd.cohort.examine import Examination, examine
+from momkd.cohort.pairing import pairing_counts
 from momkd.cohort.table import Cohort
 from momkd.errors import Problem
 from momkd.experiment import Experiment
@@ -37,7 +38,7 @@ def check(experiment: Experiment, *, deep: bool = False) -> CheckReport:
 
 
 def _counts(examination: Examination, experiment: Experiment) -> dict[str, str]:
-    cohort, headers, omics = examination.cohort, examination.headers, examination.omics
+    cohort, headers = examination.cohort, examination.headers
     patients = cohort.patients
     counts = {
         "patients": f"{len(patients)} with {experiment.task.label}: {_outcomes(cohort)}",
@@ -55,10 +56,7 @@ def _counts(examination: Examination, experiment: Experiment) -> dict[str, str]:
         counts["encoder"] = _values(info.encoder for info in headers.values())
         counts["patch size (level-0 px)"] = _values(info.patch_size_level0 for info in headers.values())
         counts["µm per level-0 px"] = _values(info.mpp for info in headers.values())
-    if omics is not None:
-        counts["RNA"] = f"{len(omics.values)} patients × {omics.values.shape[1]} genes"
-    else:
-        counts["RNA"] = "none: the student is trained alone" if experiment.omics is None else "not readable"
+    counts |= pairing_counts(cohort, experiment, examination.omics)
     return counts
 
 

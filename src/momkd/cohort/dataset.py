@@ -1,8 +1,9 @@
-"""A checked cohort, ready for a study: who is in it, their bags, their RNA."""
+"""A checked cohort, ready for a study: who is in it, their bags, their omics."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -25,9 +26,9 @@ _CACHE_BYTES = 2 << 30
 
 
 class CohortData:
-    """Patients, slides, RNA, and bags on demand.
+    """Patients, slides, omics, and bags on demand.
 
-    ``cohort`` is who is in it, ``omics`` the RNA table or None. Bags are kept in memory up to ``cache_bytes``
+    ``cohort`` is who is in it, ``omics`` the omics tables by name. Bags are kept in memory up to ``cache_bytes``
     (features, coordinates and edges as read), the least recently used going first; for one thread at a time. With a
     ``store``, bags are views of it and none is kept. Pickled, it leaves the bags behind.
     """
@@ -36,7 +37,7 @@ class CohortData:
         self,
         cohort: Cohort,
         headers: dict[str, BagInfo],
-        omics: OmicsTable | None,
+        omics: Mapping[str, OmicsTable],
         slide_mpp: float | None = None,
         cache_bytes: int = _CACHE_BYTES,
         store: FeatureStore | None = None,

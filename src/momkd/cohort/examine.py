@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
-
 from momkd.cohort.agreement import disagreements
+from momkd.cohort.pairing import read_tables, unpaired_folds
 from momkd.cohort.splits import make_splits, read_splits
 from momkd.cohort.table import Cohort, read_cohort
-from momkd.errors import FeatureFileError, OmicsError, Problem, SplitError, summarise
+from momkd.errors import FeatureFileError, Problem, SplitError, summarise
 from momkd.experiment import Experiment, memory_notes
-from momkd.omics.table import OmicsTable, read_omics
+from momkd.omics.table import OmicsTable
 from momkd.slides.bag import BagInfo
 from momkd.slides.readers import bag_digest, inspect_bag, read_bag
 from momkd.slides.sheet import problem_of
 
-# Fewer patients with RNA than this cannot teach anything, in any fold.
-_FEWEST_PAIRED = 10
-
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """What was found: the cohort, the headers of its feature files by slide id, the RNA table, every problem."""
+    """What was found: the cohort, the headers of its feature files by slide id, its omics tables by name (those
+    that could be read), every problem."""
 
     cohort: Cohort
     headers: dict[str, BagInfo]
-    omics: OmicsTable | None
+    omics: Mapping[str, OmicsTable]
     problems: list[Problem]
 
 
 def examine(experiment: Experiment, *, deep: bool = False, folds: bool = True) -> Examination:
-    """Read the cohort table, the header of every feature file and the RNA table; make the folds unless told not to.
+    """Read the cohort table, the header of every feature file and the omics tables; make the folds unless told not to.
 
     ``deep`` reads every feature file whole, which finds NaN, damaged edges and equal contents under two names.
     Raises nothing that a user can mend: problems are returned, errors and notes together.
@@ -42,7 +40,7 @@ def examine(experiment: Experiment, *, deep: bool = False, folds: bool = True) -
     problems += _equal_contents(cohort, digests)
     if headers:
         problems += disagreements(headers, experiment)
-    omics = _read_omics(experiment, cohort, problems)
+    omics = read_tables(experiment, cohort, problems)
     notes = memory_notes(experiment.model, omics=experiment.omics is not None)
     problems += [Problem("memory", note, severity="note") for note in notes]
     if folds and len(cohort.patients):
@@ -85,36 +83,9 @@ def _equal_contents(cohort: Cohort, digests: dict[str, str]) -> list[Problem]:
     return problems
 
 
-def _read_omics(experiment: Experiment, cohort: Cohort, problems: list[Problem]) -> OmicsTable | None:
-    settings = experiment.omics
-    if settings is None or not len(cohort.patients):
-        return None
-    name = str(settings.table)
-    if not settings.table.is_file():
-        problems.append(Problem(name, "no such file", "an omics table", "correct omics.table, or leave omics out"))
-        return None
-    try:
-        omics = read_omics(settings.table, list(cohort.patients.index), transform=settings.transform)
-    except OmicsError as error:
-        problems.append(Problem(name, str(error).removeprefix(f"{name}: ")))
-        return None
-    problems += [Problem(name, note.removeprefix(f"{name}: "), severity="note") for note in omics.notes]
-    if omics.missing:
-        found = f"{len(omics.missing)} of {len(cohort.patients)} patients have no RNA: {summarise(omics.missing)}"
-        problems.append(Problem(name, f"{found}; they train without the RNA losses", severity="note"))
-    paired = cohort.patients["label"].reindex(omics.values.index)
-    mend = "check the patient ids, or leave omics out"
-    if len(paired) < _FEWEST_PAIRED:
-        found = f"only {len(paired)} patients have RNA"
-        problems.append(Problem(name, found, f"{_FEWEST_PAIRED} or more", mend))
-    for label, of_class in enumerate(cohort.strata):
-        if of_class in cohort.required and len(paired) and label not in set(paired):
-            found = f"no patient {_of(cohort, of_class)} has RNA"
-            problems.append(Problem(name, found, f"RNA of {_every(cohort)}", mend))
-    return omics
-
-
-def _try_folds(experiment: Experiment, cohort: Cohort, omics: OmicsTable | None, problems: list[Problem]) -> None:
+def _try_folds(
+    experiment: Experiment, cohort: Cohort, omics: Mapping[str, OmicsTable], problems: list[Problem]
+) -> None:
     cv = experiment.cv
     if cv.splits is None:
         try:
@@ -125,30 +96,4 @@ def _try_folds(experiment: Experiment, cohort: Cohort, omics: OmicsTable | None,
     else:
         splits, found = read_splits(cv.splits, cohort.patients, classes=cohort.strata, required=cohort.required)
         problems += found
-    if omics is not None:
-        problems += _unpaired_folds(splits, cohort, omics)
-
-
-def _unpaired_folds(splits: pd.DataFrame, cohort: Cohort, omics: OmicsTable) -> list[Problem]:
-    """Find folds whose training patients of a class all lack RNA: their teacher would know one class only."""
-    train = splits[(splits["role"] == "train") & splits["patient_id"].isin(omics.values.index)]
-    label = cohort.patients["label"].reindex(train["patient_id"]).to_numpy()
-    present = set(zip(train["repeat"], train["fold"], label, strict=True))
-    problems = []
-    for repeat, fold in sorted(set(zip(splits["repeat"], splits["fold"], strict=True))):
-        for position, name in enumerate(cohort.strata):
-            if name in cohort.required and (repeat, fold, position) not in present:
-                found = f"no training patient {_of(cohort, name)} has RNA in repeat {repeat} fold {fold}"
-                mend = "lower cv.folds, add RNA"
-                problems.append(Problem(str(omics.source), found, f"RNA of {_every(cohort)}", mend))
-    return problems
-
-
-def _of(cohort: Cohort, stratum: str) -> str:
-    return "with the event" if cohort.type == "survival" else f"of class {stratum}"
-
-
-def _every(cohort: Cohort) -> str:
-    if cohort.type == "survival":
-        return "patients with the event"
-    return "both classes" if len(cohort.classes) == 2 else "every class"
+    problems += unpaired_folds(splits, cohort, omics)

@@ -5,8 +5,6 @@ from momkd.experiment.data import (
     CvSettings,
     FeatureSettings,
     GraphSettings,
-    OmicsSettings,
-    SelectSettings,
     TaskSettings,
 )
 from momkd.experiment.load import Experiment, build_experiment, load_experiment
@@ -23,6 +21,7 @@ from momkd.experiment.model import (
     TeacherSettings,
     WideSettings,
 )
+from momkd.experiment.omics import OmicsSettings, SelectSettings
 from momkd.experiment.presets import PRESETS
 from momkd.experiment.training import TrainSettings
 

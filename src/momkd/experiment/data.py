@@ -1,4 +1,4 @@
-"""The data of an experiment: cohort, features, graph, omics, task, and how patients are divided."""
+"""The data of an experiment: cohort, features, graph, task, and how patients are divided (omics: ``omics.py``)."""
 
 from __future__ import annotations
 
@@ -34,23 +34,6 @@ class GraphSettings(Section):
     """The patch graph."""
 
     k: int = Field(8, ge=0, description="nearest neighbours; 0 = self-loops only; a file's own edges win over k > 0")
-
-
-class SelectSettings(Section):
-    """Which genes the RNA teacher sees; chosen on the training patients of each fold."""
-
-    method: Literal["xgboost", "variance", "mad", "list", "none"] = "xgboost"
-    n: Count = 768
-    genes: tuple[str, ...] = Field((), description="for method: list")
-
-
-class OmicsSettings(Section):
-    """The privileged table: patients × genes or genes × patients, CSV, TSV or Parquet."""
-
-    table: Path
-    transform: Literal["none", "log2p1"] = "none"
-    scale: Literal["none", "standard", "winsor"] = Field("standard", description="winsor: outer 1 % clipped, standard")
-    select: SelectSettings = SelectSettings()
 
 
 TaskType = Literal["classification", "ordinal", "continuous", "survival"]

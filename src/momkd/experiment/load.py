@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from momkd.errors import ExperimentError
 from momkd.experiment.data import (
@@ -22,11 +29,11 @@ from momkd.experiment.data import (
     CvSettings,
     FeatureSettings,
     GraphSettings,
-    OmicsSettings,
     TaskSettings,
 )
 from momkd.experiment.memory_rules import conflicts
 from momkd.experiment.model import ModelSettings
+from momkd.experiment.omics import OmicsSettings, TableName, as_written, disagreements, is_one_table, tables_by_name
 from momkd.experiment.presets import PRESETS
 from momkd.experiment.section import Section
 from momkd.experiment.training import TrainSettings
@@ -38,15 +45,27 @@ class Experiment(Section):
     cohort: CohortSettings
     features: FeatureSettings
     graph: GraphSettings = GraphSettings()
-    omics: OmicsSettings | None = None
+    omics: Mapping[TableName, OmicsSettings] | None = None
     task: TaskSettings
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     cv: CvSettings = CvSettings()
 
+    @field_validator("omics", mode="before")
+    @classmethod
+    def _tables_by_name(cls, value: object) -> object:
+        return tables_by_name(value)
+
+    @field_serializer("omics", mode="wrap")
+    def _as_written(self, value: object, dump: SerializerFunctionWrapHandler) -> object:
+        tables = dump(value)
+        return as_written(tables) if isinstance(tables, dict) else tables
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         found = conflicts(self.model, self.train)
+        if self.omics is not None:
+            found += disagreements(self.omics, self.model.teacher.tables)
         if found:
             raise ValueError("; ".join(found))
         return self
@@ -56,7 +75,7 @@ class Experiment(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-_PATHS = (("cohort", "table"), ("features", "dir"), ("features", "store"), ("omics", "table"), ("cv", "splits"))
+_PATHS = (("cohort", "table"), ("features", "dir"), ("features", "store"), ("cv", "splits"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -109,21 +128,33 @@ def build_experiment(
     given = _merge({}, raw)
     for override in overrides:
         _apply_override(given, override)
-    # A preset fills in sections and makes none: without omics there is no omics section.
-    preset = {
-        section: values
-        for section, values in PRESETS.get(_preset_of(given), {}).items()
-        if section != "omics" or isinstance(given.get("omics"), Mapping)
-    }
-    merged = _merge(preset, given)
-    for section, key in _PATHS:
-        block = merged.get(section)
-        if isinstance(block, dict) and isinstance(block.get(key), str | Path):
-            block[key] = str((base.resolve() / Path(block[key]).expanduser()).resolve())
+    written = given.get("omics")
+    one_table = isinstance(written, Mapping) and is_one_table(written)
+    given["omics"] = tables_by_name(written)
+    merged = _merge(_preset_for(given), given)
+    _resolve_paths(merged, base.resolve())
     try:
         return Experiment.model_validate(merged)
     except ValidationError as error:
-        raise ExperimentError(_explain(error, name)) from None
+        raise ExperimentError(_explain(error, name, one_table=one_table)) from None
+
+
+def _preset_for(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the preset; those of omics for each table. It fills in sections and makes none."""
+    preset = dict(PRESETS.get(_preset_of(given), {}))
+    of_table, tables = preset.pop("omics", {}), given.get("omics")
+    if isinstance(tables, Mapping):
+        preset["omics"] = {name: of_table for name, table in tables.items() if isinstance(table, Mapping)}
+    return preset
+
+
+def _resolve_paths(merged: Mapping[str, Any], base: Path) -> None:
+    tables = merged.get("omics")
+    blocks = [(merged.get(section), key) for section, key in _PATHS]
+    blocks += [(table, "table") for table in tables.values()] if isinstance(tables, Mapping) else []
+    for block, key in blocks:
+        if isinstance(block, dict) and isinstance(block.get(key), str | Path):
+            block[key] = str((base / Path(block[key]).expanduser()).resolve())
 
 
 def _preset_of(given: Mapping[str, Any]) -> str:
@@ -164,14 +195,18 @@ def _apply_override(given: dict[str, Any], override: str) -> None:
     block[keys[-1]] = value
 
 
-def _explain(error: ValidationError, name: str) -> str:
+def _explain(error: ValidationError, name: str, *, one_table: bool) -> str:
     """Turn pydantic's findings into one line each, in the words of the file."""
     lines = []
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"])
+        # The file of one table does not have the table's name, and pydantic marks what is wrong with a name.
+        loc = [part for part in item["loc"] if part != "[key]"]
+        if one_table and loc[:1] == ["omics"]:
+            del loc[1:2]
+        place = ".".join(str(part) for part in loc)
         if item["type"] == "extra_forbidden":
-            known = _known_keys(item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+            known = _known_keys(loc[:-1])
+            near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             lines.append(f"  - {place}: unknown key; {hint}")
         elif item["type"] == "missing":
@@ -186,6 +221,12 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     section: type[BaseModel] = Experiment
     for part in location:
         field = section.model_fields.get(str(part))
-        candidates = () if field is None else (field.annotation, *getattr(field.annotation, "__args__", ()))
-        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), section)
+        section = section if field is None else next(_sections(field.annotation), section)
     return list(section.model_fields)
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _sections(argument)

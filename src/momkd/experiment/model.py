@@ -144,6 +144,7 @@ class TeacherSettings(Section):
     c: Positive = Field(1e-3, description="inverse ridge penalty of the teacher")
     folds: Annotated[int, Field(ge=2)] = 5
     spread: Positive = Field(1.5, description="standard deviation that the teacher's log-odds are scaled to")
+    tables: tuple[str, ...] = Field((), description="the omics tables that teach, by name; none named = all")
 
 
 class ClassifierSettings(Section):

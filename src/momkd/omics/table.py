@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,13 +27,15 @@ class OmicsTable:
     """The privileged table of a cohort.
 
     ``values``: patients × genes, float32, finite; patients sorted, gene names sorted and unique. ``missing``: patients
-    of the cohort without a row. ``notes``: what the user should know about how the file was read.
+    of the cohort without a row. ``notes``: what the user should know about how the file was read. ``unused``: patients
+    whose row was set aside by ``keep_share``.
     """
 
     values: pd.DataFrame
     missing: tuple[str, ...]
     source: Path
     notes: tuple[str, ...]
+    unused: tuple[str, ...] = ()
 
 
 def read_omics(
@@ -68,6 +72,27 @@ def read_omics(
     missing = tuple(patient for patient in patients if patient not in match.chosen)
     reading = _describe(match, len(patients), patients_are_rows)
     return OmicsTable(frame, missing, source, (*reading, *notes, *more))
+
+
+def keep_share(table: OmicsTable, share: float, seed: int) -> OmicsTable:
+    """The table of a random ``share`` of its patients (rounded up); the others are ``unused``.
+
+    Patients stand in an order that the hash of seed and patient id decides, and the first of them are kept. So a
+    smaller share is a part of every larger one, and tables of the same patients keep the same ones. The choice knows
+    neither labels nor folds; it is not stratified.
+    """
+    if share >= 1.0:
+        return table
+    ranked = sorted(table.values.index, key=lambda patient: (_rank(seed, patient), patient))
+    # .1 × 60 is a little above 6 in floating point.
+    kept = set(ranked[: max(1, math.ceil(share * len(ranked) - 1e-9))])
+    inside = [patient in kept for patient in table.values.index]
+    unused = tuple(patient for patient in table.values.index if patient not in kept)
+    return replace(table, values=table.values.loc[inside], unused=unused)
+
+
+def _rank(seed: int, patient: str) -> bytes:
+    return hashlib.sha256(f"{seed}/omics/{patient}".encode()).digest()
 
 
 def _orient(raw: RawTable, patients: Sequence[str]) -> tuple[PatientMatch, bool]:

@@ -16,6 +16,8 @@ from momkd.omics.axes import patient_axes
 from momkd.omics.scale import WinsorScaler
 
 Floats = NDArray[np.float64]
+# Patients in two tables from which a correlation is estimated.
+_FEWEST_IN_BOTH = 3
 
 
 def soft_scores(
@@ -60,6 +62,44 @@ def _teach(taught: Floats, targets: Floats, asked: Floats, task: TaskSettings, s
     # The curvature of a logistic loss is at most ¼: α = 1 / 4C penalises as C does there.
     ridge = Ridge(alpha=0.25 / settings.c).fit(taught, goal)
     return np.asarray(ridge.predict(asked), dtype=np.float64)[:, None]
+
+
+def joint_scores(scores: Floats, targets: Floats, task: TaskSettings, settings: TeacherSettings) -> Floats:
+    """One teacher of several tables: ``soft_scores`` of T tables (T, N, O), NaN where a patient is not in a table, and
+    targets (N, 2) → (N, O). Every patient is in one table or more.
+
+    Each table has a teacher of its own, and their standardised scores z are averaged over the tables that a patient is
+    in: no value has to be made up for a table that lacks a patient, and a table of many columns weighs no more than one
+    of few. The average of k scores spreads less than one of them, so it is divided by the standard deviation that the
+    correlations C of the tables' scores (among patients in both, at least 0) give it:
+
+        z_i = Σ_t z_it / √(Σ_tu C_tu),  t and u over the tables of patient i
+
+    which is Stouffer's combination of dependent scores (Strube 1985): patients of one table and of many are taught on
+    one scale. Scores of values are in units of the target already, and their plain average is taken.
+    """
+    if task.type == "continuous":
+        return np.asarray(np.nanmean(scores, axis=0))
+    known = ~np.isnan(scores[:, :, 0])
+    spread = np.nanstd(scores, axis=1, keepdims=True)
+    z = (scores - np.nanmean(scores, axis=1, keepdims=True)) / np.where(spread > 0, spread, np.inf)
+    z[~known] = 0.0
+    joint = np.empty(scores.shape[1:])
+    for output in range(scores.shape[2]):
+        variance = np.einsum("ti,tu,ui->i", known, _correlations(z[:, :, output], known), known)
+        joint[:, output] = z[:, :, output].sum(axis=0) / np.sqrt(variance)
+    return np.asarray(settings.spread * joint + _average(targets, task))
+
+
+def _correlations(z: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Correlations (T, T) of standardised scores (T, N) among the patients in both tables, those below 0 being 0."""
+    result = np.eye(len(z))
+    for t in range(len(z)):
+        for u in range(t):
+            a, b = z[t, known[t] & known[u]], z[u, known[t] & known[u]]
+            if len(a) >= _FEWEST_IN_BOTH and a.std() > 0 and b.std() > 0:
+                result[t, u] = result[u, t] = max(0.0, float(np.corrcoef(a, b)[0, 1]))
+    return result
 
 
 def _average(targets: Floats, task: TaskSettings) -> Floats | float:

@@ -99,7 +99,7 @@ def _with_omics(fits: Sequence[Member], samples: Sequence[Sample]) -> list[Slide
 
 def _card(cohort: CohortData, experiment: Experiment, name: str, fits: Sequence[Member]) -> StudentCard:
     patients = {patient for one in fits for patient in one.roles.train}
-    taught = sorted({gene for one in fits for table in one.data.tables.values() for gene in table.genes})
+    taught = {(table, gene) for one in fits for table, rows in one.data.tables.items() for gene in rows.genes}
     samples = sorted({sample for one in fits for sample in one.data.train}, key=lambda sample: sample.slide_id)
     student = fits[0].result.model.student
     return StudentCard(

@@ -90,4 +90,6 @@ def _themselves(contexts: dict[str, FoldContext]) -> dict[str, FoldContext]:
 
 def _data_key(experiment: Experiment) -> str:
     """What decides what ``load_data`` returns."""
-    return experiment.model_dump_json(include={"cohort", "features", "graph", "omics", "task"})
+    whole = dict.fromkeys(("cohort", "features", "graph", "omics", "task"), True)
+    # omics.share draws patients by the seed.
+    return experiment.model_dump_json(include={**whole, "cv": {"seed"}})

@@ -153,8 +153,9 @@ def environment() -> dict[str, Any]:
 
 def _fingerprints(experiment: Experiment) -> dict[str, str]:
     files = {"cohort table": experiment.cohort.table}
-    if experiment.omics is not None:
-        files["omics table"] = experiment.omics.table
+    tables = experiment.omics or {}
+    for name, settings in tables.items():
+        files["omics table" if len(tables) == 1 else f"omics table {name}"] = settings.table
     return {name: sha256_file(path) for name, path in files.items() if path.is_file()}
 
 

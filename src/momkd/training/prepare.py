@@ -12,15 +12,13 @@ from torch import Tensor
 
 from momkd.cohort.dataset import CohortData
 from momkd.cohort.parts import balanced_parts
-from momkd.errors import OmicsError
 from momkd.experiment import Experiment
 from momkd.models.graph import Graph
 from momkd.models.registry import METHODS
-from momkd.omics.prepare import OmicsPreparer
-from momkd.omics.teacher import soft_scores, unit_profiles
 from momkd.slides.graph import bag_edges, induced_edges, knn_edges
 from momkd.slides.normalize import NoNormalizer, Normalizer, make_normalizer
-from momkd.training.samples import BagCache, FitData, OmicsRows, PreparedBag, Rows, Sample, targets_of
+from momkd.training.privileged import genes_table, needs_soft_labels, prepare_soft_labels, prepare_tables
+from momkd.training.samples import BagCache, FitData, PreparedBag, Sample
 from momkd.training.seeds import derive_seed
 
 # Parts of the training patients within which a closed form chooses its penalty.
@@ -54,26 +52,25 @@ def prepare_fit(
 ) -> tuple[FitData, pd.DataFrame | None]:
     """Fit gene selection, scaler, soft labels and profiles on the training patients; return also rank, gene, score.
 
-    The table of genes is None without omics. Raises OmicsError when fewer than two training patients have omics,
+    The table of genes is None without omics. Raises OmicsError when fewer than two training patients are in a table,
     SplitError when soft labels cannot be made out of part.
     """
-    tables: dict[str, OmicsRows] = {}
-    soft, genes = None, None
     method = METHODS[experiment.model.name]
-    if cohort.omics is not None and experiment.omics is not None and method.omics != "none":
-        tables["rna"], soft, genes = _prepare_omics(cohort, roles.train, experiment, seed)
+    known = method.omics != "none" and experiment.omics is not None
+    tables = prepare_tables(cohort, roles.train, experiment) if known else {}
+    soft = prepare_soft_labels(cohort, tables, experiment, seed) if needs_soft_labels(experiment.model) else None
     data = FitData(
         train=samples_of(cohort, roles.train),
         val=samples_of(cohort, roles.val),
         bags=bags,
         task=experiment.task,
         width=cohort.width,
-        tables=tables,
+        tables={name: table.rows for name, table in tables.items()},
         soft=soft,
         inner_part=_inner_parts(cohort, roles.train, seed) if method.solved else {},
         omics_at_test=method.omics == "test",
     )
-    return data, genes
+    return data, genes_table(tables)
 
 
 def _inner_parts(cohort: CohortData, patients: Sequence[str], seed: int) -> dict[str, int]:
@@ -126,36 +123,3 @@ def samples_of(cohort: CohortData, patients: Sequence[str]) -> list[Sample]:
         for patient in sorted(patients)
         for slide_id in cohort.slides_of(patient)
     ]
-
-
-def _prepare_omics(
-    cohort: CohortData, patients: Sequence[str], experiment: Experiment, seed: int
-) -> tuple[OmicsRows, Rows | None, pd.DataFrame]:
-    """Selected and scaled rows, soft labels and the gene table, from the training patients that have omics."""
-    if cohort.omics is None or experiment.omics is None:
-        raise ValueError("no omics")
-    values, model = cohort.omics.values, experiment.model
-    paired = [patient for patient in sorted(patients) if patient in values.index]
-    if len(paired) < 2:
-        raise OmicsError(
-            f"{cohort.omics.source}: only {len(paired)} of the {len(patients)} training patients of a fold have RNA; "
-            "give a table with more of them, or leave omics out"
-        )
-    own, table = values.loc[paired], cohort.cohort.patients.loc[paired]
-    preparer = OmicsPreparer(experiment.omics, seed=experiment.train.seed).fit(own, table["label"].to_numpy())
-    scaled = preparer.transform(own)
-    profiles = None
-    if model.programmes.dim:
-        profiles = Rows.of(dict(zip(paired, unit_profiles(scaled, model.programmes.dim), strict=True)))
-    soft = None
-    method = METHODS[model.name]
-    if method.soft or (model.name == "momkd" and model.teacher.weight > 0):
-        chosen = preparer.select(own)
-        known = zip(paired, table["label"].tolist(), table["value"].tolist(), strict=True)
-        targets = targets_of([Sample(p, "", label, value) for p, label, value in known], experiment.task)
-        part = balanced_parts(table, model.teacher.folds, seed)
-        scores = soft_scores(chosen, targets.double().numpy(), part, experiment.task, model.teacher)
-        soft = Rows.of(dict(zip(paired, scores, strict=True)))
-    seen = sorted(values.index) if method.omics == "test" else paired
-    rows = Rows.of(dict(zip(seen, preparer.transform(values.loc[seen]), strict=True)))
-    return OmicsRows(tuple(preparer.genes_), rows, profiles), soft, preparer.genes_table()
