@@ -79,7 +79,7 @@ def test_folds_of_all_runs_share_two_workers_and_give_the_same_bytes(home: Path,
 def test_another_division_of_the_patients_is_refused(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(home / "out", out)
-    first, second = runs(home)
+    first = runs(home)[0]
     other = NamedExperiment("codes=3", runs(home, "cv.seed=1")[1].experiment)
     shutil.rmtree(out / "codes=3")
     crossval(other.experiment, out / "codes=3", workers=1)

@@ -230,6 +230,32 @@ def compare(
 
 
 @app.command()
+def sweep(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The sweep's folder; an unfinished one goes on, a larger grid adds to it.")],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A.B=C,D,E", help="Vary one setting; repeatable [default: sweep: of the file]."),
+    ] = None,
+    workers: Workers = None,
+    show_test: Annotated[
+        bool, typer.Option("--show-test", help="Show test scores too; they are not for choosing.")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Cross-validate every combination of some settings on the same folds; one table and one figure, by validation.
+
+    [bold]momkd sweep E.yaml --grid model.memory.codes=8,16 --grid train.lr=1e-4,2e-4 --out sweeps/codes[/bold]
+
+    [bold]momkd sweep E.yaml --out sweeps/ablation[/bold] (the file has a section sweep:)
+    """
+    from momkd.cli.sweeps import do_sweep
+    from momkd.experiment import load_sweep
+
+    do_sweep(load_sweep(file, grid or [], overrides or []), out, workers, show_test=show_test)
+
+
+@app.command()
 def fit(
     file: ExperimentFile,
     out: Annotated[Path, typer.Option(help="The run folder; an unfinished run of the same settings goes on.")],

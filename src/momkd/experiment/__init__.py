@@ -24,6 +24,7 @@ from momkd.experiment.model import (
     WideSettings,
 )
 from momkd.experiment.presets import PRESETS
+from momkd.experiment.sweep import Point, SweepPlan, load_sweep
 from momkd.experiment.training import TrainSettings
 
 __all__ = [
@@ -40,15 +41,18 @@ __all__ = [
     "MemorySettings",
     "ModelSettings",
     "OmicsSettings",
+    "Point",
     "ProgrammeSettings",
     "RnaSettings",
     "SelectSettings",
+    "SweepPlan",
     "TaskSettings",
     "TeacherSettings",
     "TrainSettings",
     "WideSettings",
     "build_experiment",
     "load_experiment",
+    "load_sweep",
     "memory_notes",
     "teaches",
 ]
