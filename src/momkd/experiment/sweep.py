@@ -26,6 +26,7 @@ import yaml
 
 from momkd.errors import ExperimentError
 from momkd.experiment.load import Experiment, apply_overrides, read_file, read_yaml, set_value, try_build
+from momkd.experiment.memory_rules import memory_notes
 
 _POINTS = "points"
 # What decides who is divided into folds, how, and what is predicted: scores under other values cannot be compared.
@@ -51,6 +52,15 @@ class SweepPlan:
 
     keys: tuple[str, ...]
     points: tuple[Point, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know before it runs: settings that change nothing, and at which points."""
+        found: dict[str, list[str]] = {}
+        for point in self.points:
+            for note in memory_notes(point.experiment.model, omics=point.experiment.omics is not None):
+                found.setdefault(note, []).append(point.name)
+        return [f"{note}{_where(names, len(self.points))}" for note, names in found.items()]
 
 
 def load_sweep(source: Path, grid: Sequence[str] = (), overrides: Sequence[str] = ()) -> SweepPlan:
@@ -171,11 +181,15 @@ def _build(
         if experiment is not None:
             points.append(Point(name, shown, experiment))
     for line, names in wrong.items():
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        where = "" if len(names) == len(combinations) else f" [at {' | '.join(names[:3])}{more}]"
-        problems.append(f"{line}{where}")
+        problems.append(f"{line}{_where(names, len(combinations))}")
     problems += _same(points)
     return _told_apart(points)
+
+
+def _where(names: Sequence[str], of: int) -> str:
+    """Say which points a finding is about, if not all."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return "" if len(names) == of else f" [at {' | '.join(names[:3])}{more}]"
 
 
 def _shown(key: str, settings: Settings, resolved: Mapping[str, Any]) -> Any:

@@ -44,9 +44,9 @@ def caption(found: Sweep) -> str:
     """What the table says, and what it may be used for."""
     metric, label = metric_head(found.metric), found.task.label
     text = (
-        f"{label}: mean ± sd of the validation {metric} over folds, the same for all points. Rule: points are ranked by "
-        "the validation mean, and ★ is the best. Validation chose epochs too, and ★ is the best of "
-        f"{len(found.table)}, so its mean is optimistic."
+        f"{label}: mean ± sd of the validation {metric} over folds, the same for all points. Rule: points are ranked "
+        f"by the validation mean, and ★ is the best. Its mean is optimistic: it is the best of {len(found.table)}, and "
+        "validation may have chosen epochs."
     )
     if f"test_{found.metric}_mean" not in found.table:
         return f"{text} Test scores are hidden (--show-test): to choose by them is to choose on test patients."
@@ -114,7 +114,7 @@ def _draw_lines(found: Sweep, axis: str, lines: list[tuple[str, pd.DataFrame]]) 
     log = bool(values[0] > 0 and values[-1] / values[0] >= _LOG_RATIO)
     place = np.log(values) if log else values
     # Lines stand a little beside one another, so that their bars do not hide each other.
-    step = 0.04 * float(np.diff(place).min())
+    step = 0.06 * float(np.diff(place).min())
     colours = matplotlib.colormaps["tab10"]
     for number, (name, part) in enumerate(lines):
         x = part[axis].to_numpy(dtype=np.float64)
