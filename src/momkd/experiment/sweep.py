@@ -32,6 +32,8 @@ _POINTS = "points"
 # What decides who is divided into folds, how, and what is predicted: scores under other values cannot be compared.
 _FIXED, _FREE = ("cohort", "cv", "task"), ("task.bins",)
 _LONGEST_NAME = 100
+# Floats below it that are whole are written without a point.
+_WHOLE = 1e6
 _EXAMPLE = "--grid model.memory.codes=8,16,32"
 
 Settings = dict[str, Any]
@@ -99,7 +101,7 @@ def words(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float):
-        return repr(value)
+        return str(int(value)) if value.is_integer() and abs(value) < _WHOLE else repr(value)
     return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).removesuffix("\n...\n").strip()
 
 

@@ -139,7 +139,7 @@ class Continuous(Outcome):
 
     def memory_class(self, targets: Tensor) -> Tensor:
         """The quantile bin of the value."""
-        return torch.bucketize(targets[:, 0], self.edges)
+        return torch.bucketize(targets[:, 0].contiguous(), self.edges)
 
     def predict(self, scores: Tensor) -> Tensor:
         """The value, in the units of the table: (B, 1)."""
@@ -174,7 +174,7 @@ class Survival(Outcome):
 
     def interval(self, time: Tensor) -> Tensor:
         """The interval (B,) int64 of each time; an interval holds its upper end."""
-        return torch.bucketize(time, self.times)
+        return torch.bucketize(time.contiguous(), self.times)
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood of the interval of the event, or of having survived until censoring."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def sweep_table(found: Sweep) -> pd.DataFrame:
     """The table as text: the varied settings, validation mean ± sd, its folds, rank; test where it was asked for."""
     table, metric = found.table, metric_head(found.metric)
     short = short_names(found.plan.keys)
-    shown = pd.DataFrame({short[key]: [words(_number(value)) for value in table[key]] for key in found.plan.keys})
+    shown = pd.DataFrame({short[key]: [_words(value) for value in table[key]] for key in found.plan.keys})
     shown[f"validation {metric}"] = _means(table, "val", found.metric)
     shown["folds"] = [str(n) for n in table["val_n"]]
     if f"test_{found.metric}_mean" in table:
@@ -176,10 +175,5 @@ def _means(table: pd.DataFrame, role: str, metric: str) -> list[str]:
     return ["–" if pd.isna(mean) else f"{mean:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}") for mean, sd in pairs]
 
 
-def _number(value: Hashable) -> Hashable:
-    """Columns of numbers that are whole, though one of them may be a float, are written as they were given."""
-    return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else value
-
-
 def _words(value: Hashable) -> str:
-    return words(_number(value.item() if isinstance(value, np.generic) else value))
+    return words(value.item() if isinstance(value, np.generic) else value)

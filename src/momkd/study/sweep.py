@@ -76,7 +76,8 @@ def sweep(
         for point in plan.points
     ]
     table = pd.DataFrame(rows)
-    mean = table[f"val_{metric}_mean"].astype(np.float64)
+    # Rounded, so that equal scores in another order of folds are a tie.
+    mean = table[f"val_{metric}_mean"].astype(np.float64).round(12)
     table["rank"] = mean.rank(ascending=False, method="min").astype("Int64")
     table["run"] = [point.name for point in plan.points]
     write_csv(Path(out) / "sweep.csv", table)
