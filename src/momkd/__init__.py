@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from momkd.cohort.check import check as check
     from momkd.experiment import load_experiment as load_experiment
+    from momkd.experiment import load_sweep as load_sweep
     from momkd.slides.importer import import_features as import_features
     from momkd.slides.readers import read_bag as read_bag
     from momkd.student import load_student as load_student
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from momkd.study.crossval import fit_final as fit_final
     from momkd.study.external import evaluate as evaluate
     from momkd.study.predict import predict as predict
+    from momkd.study.sweep import sweep as sweep
 
 _HOMES = {
     "check": "momkd.cohort.check",
@@ -30,8 +32,10 @@ _HOMES = {
     "import_features": "momkd.slides.importer",
     "load_experiment": "momkd.experiment",
     "load_student": "momkd.student",
+    "load_sweep": "momkd.experiment",
     "predict": "momkd.study.predict",
     "read_bag": "momkd.slides.readers",
+    "sweep": "momkd.study.sweep",
 }
 __all__ = [*_HOMES]
 

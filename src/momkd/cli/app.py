@@ -23,7 +23,7 @@ ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML)
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds [default: from the cores]")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds (default: from the cores)")]
 
 
 _INTERRUPTED = 130
@@ -227,6 +227,32 @@ def compare(
     from momkd.cli.comparisons import do_compare
 
     do_compare(_load(file, overrides), out, methods, workers)
+
+
+@app.command()
+def sweep(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The sweep's folder; an unfinished one goes on, a larger grid adds to it.")],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A.B=C,D,E", help="Vary one setting; repeatable. Without it: the file's section sweep."),
+    ] = None,
+    workers: Workers = None,
+    show_test: Annotated[
+        bool, typer.Option("--show-test", help="Show test scores too; they are not for choosing.")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Cross-validate every combination of some settings on the same folds; one table and one figure, by validation.
+
+    [bold]momkd sweep E.yaml --grid model.memory.codes=8,16 --grid train.lr=1e-4,2e-4 --out sweeps/codes[/bold]
+
+    [bold]momkd sweep E.yaml --out sweeps/ablation[/bold] (with a section [bold]sweep:[/bold] in the file)
+    """
+    from momkd.cli.sweeps import do_sweep
+    from momkd.experiment import load_sweep
+
+    do_sweep(load_sweep(file, grid or [], overrides or []), out, workers, show_test=show_test)
 
 
 @app.command()

@@ -22,7 +22,8 @@ from momkd.slides.store import FeatureStore
 if TYPE_CHECKING:
     import torch
 
-_CACHE_BYTES = 2 << 30
+# Of bags that one opened cohort keeps in memory, where nothing else is said.
+CACHE_BYTES = 2 << 30
 
 
 class CohortData:
@@ -39,7 +40,7 @@ class CohortData:
         headers: dict[str, BagInfo],
         omics: Mapping[str, OmicsTable],
         slide_mpp: float | None = None,
-        cache_bytes: int = _CACHE_BYTES,
+        cache_bytes: int = CACHE_BYTES,
         store: FeatureStore | None = None,
     ) -> None:
         self.cohort, self.omics, self.store = cohort, omics, store
@@ -125,7 +126,7 @@ class CohortData:
         return bag_digest(self.bag(slide_id)) if self.store is None else self.store.digest(slide_id)
 
 
-def load_data(experiment: Experiment, *, cache_bytes: int = _CACHE_BYTES, packed: bool = True) -> CohortData:
+def load_data(experiment: Experiment, *, cache_bytes: int = CACHE_BYTES, packed: bool = True) -> CohortData:
     """Examine a cohort and open it, with its store if ``features.store`` names one and ``packed`` is true.
 
     A store is made, or brought up to date with the feature files, first. Raises CohortError listing every problem of

@@ -23,6 +23,7 @@ from momkd.experiment.model import (
 )
 from momkd.experiment.omics import OmicsSettings, SelectSettings
 from momkd.experiment.presets import PRESETS
+from momkd.experiment.sweep import Point, SweepPlan, load_sweep
 from momkd.experiment.training import TrainSettings
 
 __all__ = [
@@ -39,15 +40,18 @@ __all__ = [
     "MemorySettings",
     "ModelSettings",
     "OmicsSettings",
+    "Point",
     "ProgrammeSettings",
     "RnaSettings",
     "SelectSettings",
+    "SweepPlan",
     "TaskSettings",
     "TeacherSettings",
     "TrainSettings",
     "WideSettings",
     "build_experiment",
     "load_experiment",
+    "load_sweep",
     "memory_notes",
     "teaches",
 ]

@@ -98,18 +98,27 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(text: str) -> Any:
+def read_yaml(text: str) -> Any:
+    """Read a value in the YAML of experiment files; raises yaml.YAMLError."""
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with stricter rules
 
 
 def load_experiment(source: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment file and apply ``a.b=c`` overrides.
 
-    Raises ExperimentError naming the file, the key, what was found and what is allowed.
+    A ``sweep`` section is for ``load_sweep`` and no part of the experiment. Raises ExperimentError naming the file, the
+    key, what was found and what is allowed.
     """
+    raw = read_file(source)
+    raw.pop("sweep", None)
+    return build_experiment(raw, base=Path(source).parent, overrides=overrides, name=str(source))
+
+
+def read_file(source: Path) -> dict[str, Any]:
+    """Read the sections of an experiment file as they stand there. Raises ExperimentError."""
     source = Path(source)
     try:
-        raw = _read_yaml(source.read_text(encoding="utf-8"))
+        raw = read_yaml(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExperimentError(f"{source}: no such experiment file → `momkd init` writes a template") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
@@ -118,25 +127,33 @@ def load_experiment(source: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ExperimentError(
             f"{source}: found {type(raw).__name__}, expected sections such as cohort:, features:, task:"
         )
-    return build_experiment(raw, base=source.parent, overrides=overrides, name=str(source))
+    return raw
 
 
 def build_experiment(
     raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = (), name: str = "experiment"
 ) -> Experiment:
     """Make an Experiment from a nested mapping; relative paths are taken from ``base``."""
-    given = _merge({}, raw)
-    for override in overrides:
-        _apply_override(given, override)
+    given = apply_overrides(raw, overrides)
+    experiment, problems = try_build(given, base=base)
+    if experiment is None:
+        raise ExperimentError(
+            "\n".join([f"{name}: {len(problems)} problem{'s' * (len(problems) > 1)}:", *(f"  - {p}" for p in problems)])
+        )
+    return experiment
+
+
+def try_build(given: Mapping[str, Any], *, base: Path) -> tuple[Experiment | None, list[str]]:
+    """Make an Experiment from a nested mapping, or say everything that is wrong with it, a line each."""
     written = given.get("omics")
     one_table = isinstance(written, Mapping) and is_one_table(written)
-    given["omics"] = tables_by_name(written)
+    given = {**given, "omics": tables_by_name(written)}
     merged = _merge(_preset_for(given), given)
     _resolve_paths(merged, base.resolve())
     try:
-        return Experiment.model_validate(merged)
+        return Experiment.model_validate(merged), []
     except ValidationError as error:
-        raise ExperimentError(_explain(error, name, one_table=one_table)) from None
+        return None, _explain(error, one_table=one_table)
 
 
 def _preset_for(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,17 +192,23 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _apply_override(given: dict[str, Any], override: str) -> None:
-    """Apply one "a.b=c"; c is read as YAML, so 3, true, null and [a, b] mean what they look like."""
-    path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise ExperimentError(f"--set {override!r}: expected section.key=value, for example --set train.epochs=20")
-    try:
-        value = _read_yaml(text)
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"--set {override!r}: the value is not readable: {error}") from error
-    block = given
+def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Copy a nested mapping and apply "a.b=c"; c is read as YAML: 3, true, null and [a, b] mean what they look like."""
+    given = _merge({}, raw)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise ExperimentError(f"--set {override!r}: expected section.key=value, for example --set train.epochs=20")
+        try:
+            set_value(given, path.strip(), read_yaml(text))
+        except yaml.YAMLError as error:
+            raise ExperimentError(f"--set {override!r}: the value is not readable: {error}") from error
+    return given
+
+
+def set_value(given: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value of a dotted key, making the sections on its way."""
+    keys, block = path.split("."), given
     for key in keys[:-1]:
         below = block.get(key)
         if not isinstance(below, dict):
@@ -195,7 +218,7 @@ def _apply_override(given: dict[str, Any], override: str) -> None:
     block[keys[-1]] = value
 
 
-def _explain(error: ValidationError, name: str, *, one_table: bool) -> str:
+def _explain(error: ValidationError, *, one_table: bool) -> list[str]:
     """Turn pydantic's findings into one line each, in the words of the file."""
     lines = []
     for item in error.errors():
@@ -208,13 +231,13 @@ def _explain(error: ValidationError, name: str, *, one_table: bool) -> str:
             known = _known_keys(loc[:-1])
             near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            lines.append(f"  - {place}: unknown key; {hint}")
+            lines.append(f"{place}: unknown key; {hint}")
         elif item["type"] == "missing":
-            lines.append(f"  - {place}: missing, and it has no default")
+            lines.append(f"{place}: missing, and it has no default")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"  - {place or 'file'}: {message} (found {item['input']!r})" if place else f"  - {message}")
-    return "\n".join([f"{name}: {len(lines)} problem{'s' if len(lines) > 1 else ''}:", *lines])
+            lines.append(f"{place}: {message} (found {item['input']!r})" if place else message)
+    return lines
 
 
 def _known_keys(location: Sequence[int | str]) -> list[str]:

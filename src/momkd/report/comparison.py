@@ -29,20 +29,21 @@ _HEADS = {
     "concordance": "concordance",
     "c_index": "c-index",
     "kappa": "κ",
+    "spearman": "Spearman",
 }
 
 
 def paper_table(table: pd.DataFrame, main: str) -> pd.DataFrame:
     """The table as text: mean ± sd, interval, difference and p of the main metric, then mean ± sd of the others."""
     shown = pd.DataFrame({"method": table["method"], "omics": table["omics"]})
-    shown[_name(main)] = [_pair(row, main) for _, row in table.iterrows()]
+    shown[metric_head(main)] = [_pair(row, main) for _, row in table.iterrows()]
     shown["95 % CI"] = [_range(row[f"{main}_ci_low"], row[f"{main}_ci_high"]) for _, row in table.iterrows()]
     shown["difference"] = [_signed(value) for value in table["difference"]]
     shown["p"], shown["p (Holm)"] = ([_p(value) for value in table[name]] for name in ("p_value", "p_holm"))
     others = [name.removesuffix("_mean") for name in table.columns if name.endswith("_mean")]
     for name in others:
         if name != main:
-            shown[_name(name)] = [_pair(row, name) for _, row in table.iterrows()]
+            shown[metric_head(name)] = [_pair(row, name) for _, row in table.iterrows()]
     shown["parameters"] = [f"{int(value):,}".replace(",", " ") for value in table["parameters"]]
     shown["s / epoch"] = [f"{value:.3g}" for value in table["seconds_per_epoch"]]
     shown["ms / slide"] = [f"{value:.3g}" for value in table["inference_ms"]]
@@ -53,12 +54,13 @@ def write_tables(table: pd.DataFrame, main: str, caption: str, folder: Path) -> 
     """Write table.md and table.tex (booktabs)."""
     shown = paper_table(table, main)
     markdown, latex = folder / "table.md", folder / "table.tex"
-    write_text(markdown, _markdown(shown, caption))
+    write_text(markdown, markdown_table(shown, caption))
     write_text(latex, _latex(shown, caption))
     return [markdown, latex]
 
 
-def _markdown(shown: pd.DataFrame, caption: str) -> str:
+def markdown_table(shown: pd.DataFrame, caption: str) -> str:
+    """A table of text as Markdown, its caption below it."""
     rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
     lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([*lines, "", caption, ""])
@@ -111,7 +113,7 @@ def draw_forest(table: pd.DataFrame, main: str, title: str, target: Path) -> Pat
     place = np.arange(len(table))[::-1]
     _whiskers(left, table[f"{main}_mean"], table[f"{main}_ci_low"], table[f"{main}_ci_high"], place)
     left.set_yticks(place, table["method"])
-    left.set(xlabel=f"{_name(main)}, mean over folds (95 % interval)")
+    left.set(xlabel=f"{metric_head(main)}, mean over folds (95 % interval)")
     left.axvline(float(table[f"{main}_mean"].iloc[0]), color=CHANCE, lw=0.8, ls="--")
     rest = table.iloc[1:]
     _whiskers(right, rest["difference"], rest["difference_ci_low"], rest["difference_ci_high"], place[1:])
@@ -157,7 +159,8 @@ def draw_roc(
     return save(figure, target)
 
 
-def _name(key: str) -> str:
+def metric_head(key: str) -> str:
+    """What a metric is called in the head of a column."""
     return _HEADS.get(key, key)
 
 

@@ -1,0 +1,179 @@
+"""A sweep on paper: a table ranked by validation, and the validation score against the varied settings."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from momkd.experiment.sweep import short_names, words
+from momkd.files import write_text
+from momkd.report.comparison import markdown_table, metric_head
+from momkd.report.figures import CHANCE, FOLD, MEAN, save
+from momkd.study.sweep import Sweep
+
+# More lines than these cannot be told apart, so every point gets a row of its own instead.
+_MOST_LINES = 8
+# Values this far apart, and all positive, are spread evenly on a logarithmic axis.
+_LOG_RATIO = 4.0
+
+
+def sweep_table(found: Sweep) -> pd.DataFrame:
+    """The table as text: the varied settings, validation mean ± sd, its folds, rank; test where it was asked for."""
+    table, metric = found.table, metric_head(found.metric)
+    short = short_names(found.plan.keys)
+    shown = pd.DataFrame({short[key]: [_words(value) for value in table[key]] for key in found.plan.keys})
+    shown[f"validation {metric}"] = _means(table, "val", found.metric)
+    shown["folds"] = [str(n) for n in table["val_n"]]
+    if f"test_{found.metric}_mean" in table:
+        shown[f"test {metric}"] = _means(table, "test", found.metric)
+    shown["rank"] = [
+        "failed" if pd.isna(rank) else f"{rank} ★" if run == found.best else str(rank)
+        for rank, run in zip(table["rank"], table["run"], strict=True)
+    ]
+    return shown
+
+
+def caption(found: Sweep) -> str:
+    """What the table says, and what it may be used for."""
+    metric, label = metric_head(found.metric), found.task.label
+    text = (
+        f"{label}: mean ± sd of the validation {metric} over folds, the same for all points. Rule: points are ranked "
+        f"by the validation mean, and ★ is the best. Its mean is optimistic: it is the best of {len(found.table)}, and "
+        "validation may have chosen epochs."
+    )
+    if f"test_{found.metric}_mean" not in found.table:
+        return f"{text} Test scores are hidden (--show-test): to choose by them is to choose on test patients."
+    text += " Test scores are for the record, not for choosing."
+    if found.choice is not None:
+        spread = "" if found.choice.sd is None else f" ± {found.choice.sd:.3f}"
+        text += (
+            " Each fold's best by its own validation patients, tested in that fold: "
+            f"{metric} {found.choice.mean:.3f}{spread} ({found.choice.folds} folds). That is the score of the whole "
+            "procedure, choice included; the test score in the row of ★ is optimistic."
+        )
+    return text
+
+
+def write_sweep(found: Sweep, folder: Path) -> list[Path]:
+    """Write sweep.md and sweep.png."""
+    target = folder / "sweep.md"
+    write_text(target, markdown_table(sweep_table(found), caption(found)))
+    return [target, draw_sweep(found, folder / "sweep.png")]
+
+
+def draw_sweep(found: Sweep, target: Path) -> Path:
+    """Validation mean, with its sd over folds, against the varied settings.
+
+    Against the numeric setting of most values, a line for every combination of the others; without such a setting, or
+    with more than eight lines, a row for every point.
+    """
+    axis = _numeric_axis(found)
+    lines = [] if axis is None else _lines(found, axis)
+    figure = (
+        _draw_rows(found)
+        if axis is None or not 1 <= len(lines) <= _MOST_LINES or any(len(line) < 2 for _, line in lines)
+        else _draw_lines(found, axis, lines)
+    )
+    figure.suptitle(f"{found.task.label} · validation of {found.table['val_n'].max()} folds", fontsize=11)
+    return save(figure, target)
+
+
+def _numeric_axis(found: Sweep) -> str | None:
+    """The setting of most values among those whose values are all numbers."""
+    counts = {
+        key: found.table[key].nunique() for key in found.plan.keys if pd.api.types.is_numeric_dtype(found.table[key])
+    }
+    best = max(counts, key=lambda key: counts[key], default=None)
+    return best if best is not None and counts[best] > 1 else None
+
+
+def _lines(found: Sweep, axis: str) -> list[tuple[str, pd.DataFrame]]:
+    """The points of each combination of the other settings, in the order of the axis, and what to call them."""
+    short = short_names(found.plan.keys)
+    others = [key for key in found.plan.keys if key != axis and _varies(found.table[key])]
+    if not others:
+        return [("", found.table.sort_values(axis, kind="stable"))]
+    found_lines = []
+    for values, part in found.table.groupby(others, sort=False):
+        name = ", ".join(f"{short[key]} {_words(value)}" for key, value in zip(others, values, strict=True))
+        found_lines.append((name, part.sort_values(axis, kind="stable")))
+    return found_lines
+
+
+def _draw_lines(found: Sweep, axis: str, lines: list[tuple[str, pd.DataFrame]]) -> Figure:
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    values = np.unique(found.table[axis].to_numpy(dtype=np.float64))
+    log = bool(values[0] > 0 and values[-1] / values[0] >= _LOG_RATIO)
+    place = np.log(values) if log else values
+    # Lines stand a little beside one another, so that their bars do not hide each other.
+    step = 0.06 * float(np.diff(place).min())
+    colours = matplotlib.colormaps["tab10"]
+    for number, (name, part) in enumerate(lines):
+        x = part[axis].to_numpy(dtype=np.float64)
+        x = (np.log(x) if log else x) + step * (number - (len(lines) - 1) / 2)
+        colour = colours(number) if name else MEAN
+        mean, sd = _mean_sd(part, found.metric)
+        axes.errorbar(x, mean, yerr=sd, color=colour, marker="o", ms=5, lw=1.4, elinewidth=1, capsize=2, label=name)
+        best = (part["run"] == found.best).to_numpy()
+        axes.plot(x[best], mean[best], marker="*", ms=15, color=colour, mec="black", mew=0.7, ls="none", zorder=5)
+    axes.set_xticks(place, [f"{value:g}" for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel=axis, ylabel=_axis_label(found))
+    axes.grid(alpha=0.25)
+    if len(lines) > 1:
+        axes.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def _draw_rows(found: Sweep) -> Figure:
+    table = found.table
+    short = short_names(found.plan.keys)
+    figure = Figure(figsize=(7.6, 1.3 + 0.3 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    place = np.arange(len(table))[::-1]
+    mean, sd = _mean_sd(table, found.metric)
+    axes.errorbar(mean, place, xerr=sd, fmt="o", color=MEAN, ecolor=FOLD, ms=5, elinewidth=3)
+    best = (table["run"] == found.best).to_numpy()
+    axes.plot(mean[best], place[best], marker="*", ms=15, color=MEAN, mec="black", mew=0.7, ls="none", zorder=5)
+    if best.any():
+        axes.axvline(float(mean[best][0]), color=CHANCE, lw=0.8, ls="--")
+    varied = [key for key in found.plan.keys if _varies(table[key])] or list(found.plan.keys)
+    names = [
+        ", ".join(f"{short[key]} {_words(value)}" for key, value in zip(varied, row, strict=True))
+        for row in table[varied].itertuples(index=False)
+    ]
+    axes.set_yticks(place, names)
+    axes.set_ylim(-0.7, len(table) - 0.3)
+    axes.set(xlabel=_axis_label(found))
+    axes.grid(alpha=0.25, axis="x")
+    return figure
+
+
+def _varies(column: pd.Series) -> bool:
+    return len(set(column)) > 1
+
+
+def _axis_label(found: Sweep) -> str:
+    return f"validation {metric_head(found.metric)}, mean ± sd over folds (★ best)"
+
+
+def _mean_sd(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Means (points,) and deviations, 0 where there is none to draw."""
+    mean, sd = (table[f"val_{metric}_{name}"].to_numpy(dtype=np.float64) for name in ("mean", "sd"))
+    return mean, np.nan_to_num(sd)
+
+
+def _means(table: pd.DataFrame, role: str, metric: str) -> list[str]:
+    pairs = zip(table[f"{role}_{metric}_mean"], table[f"{role}_{metric}_sd"], strict=True)
+    return ["–" if pd.isna(mean) else f"{mean:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}") for mean, sd in pairs]
+
+
+def _words(value: Hashable) -> str:
+    return words(value.item() if isinstance(value, np.generic) else value)
