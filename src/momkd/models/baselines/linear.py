@@ -29,6 +29,7 @@ from momkd.models.lesson import Lesson
 from momkd.models.method import MethodLosses, SlideModel, SlideOutput
 from momkd.models.outcome import Continuous, Nominal, Outcome, Survival
 from momkd.models.packed import PackedBags, bag_means
+from momkd.models.products import full_precision
 from momkd.models.programmes import zero_linear
 
 _FAMILIES: tuple[Path, ...] = (ridge_path, logistic_path)
@@ -45,7 +46,8 @@ class Linear(SlideModel):
     def forward(self, bags: PackedBags) -> SlideOutput:
         """Score B bags."""
         mean = bag_means(bags.features, bags.ptr, self.linear.weight.dtype)
-        return SlideOutput(self.linear(mean), embedding=mean)
+        with full_precision(mean):
+            return SlideOutput(self.linear(mean), embedding=mean)
 
 
 class LinearFit(ClosedForm):

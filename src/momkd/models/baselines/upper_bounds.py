@@ -20,6 +20,7 @@ from momkd.models.lesson import Lesson
 from momkd.models.method import Method, MethodLosses, PairedModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
+from momkd.models.products import full_precision
 from momkd.models.programmes import zero_linear
 
 
@@ -33,7 +34,8 @@ class OmicsLinear(PairedModel):
 
     def forward(self, bags: PackedBags, omics: Tensor) -> SlideOutput:  # noqa: ARG002
         """Score the rows (B, G); the bags are not looked at."""
-        return SlideOutput(self.linear(omics))
+        with full_precision(omics):
+            return SlideOutput(self.linear(omics))
 
 
 class OmicsMLP(PairedModel):
@@ -47,8 +49,9 @@ class OmicsMLP(PairedModel):
 
     def forward(self, bags: PackedBags, omics: Tensor) -> SlideOutput:  # noqa: ARG002
         """Score the rows (B, G); the bags are not looked at."""
-        encoded = self.encoder(omics)
-        return SlideOutput(self.outcome.scores(self.head(encoded)), embedding=encoded)
+        with full_precision(omics):
+            encoded = self.encoder(omics)
+            return SlideOutput(self.outcome.scores(self.head(encoded)), embedding=encoded)
 
 
 class SlideAndOmics(PairedModel):
@@ -65,9 +68,11 @@ class SlideAndOmics(PairedModel):
 
     def forward(self, bags: PackedBags, omics: Tensor) -> SlideOutput:
         """Score B bags with their rows (B, G)."""
-        attention, pooled = self.attention.pool(self.embedding(bags.features), bags)
-        both = torch.cat([pooled, self.encoder(omics)], dim=1)
-        return SlideOutput(self.outcome.scores(self.head(both)), attention=attention, embedding=both)
+        h = self.embedding(bags.features)
+        with full_precision(h):
+            attention, pooled = self.attention.pool(h, bags)
+            both = torch.cat([pooled, self.encoder(omics)], dim=1)
+            return SlideOutput(self.outcome.scores(self.head(both)), attention=attention, embedding=both)
 
 
 class Paired(Method):
