@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from momkd.errors import TrainingError
 from momkd.experiment import ModelSettings, RnaSettings
 from momkd.models.baselines.attention import Embedding, GatedAttention
 from momkd.models.baselines.linear import solution, write
@@ -100,6 +101,11 @@ class OmicsLinearFit(Paired, ClosedForm):
         if known.omics is None:
             raise ValueError("rna-linear needs omics")
         paired = known.omics.abs().sum(1) > 0
+        if len(torch.unique(known.part[paired])) < 2:
+            raise TrainingError(
+                f"rna-linear: the {int(paired.sum())} training patients with omics are all in one inner part, so no "
+                "penalty can be chosen; give omics of more patients"
+            )
         found = solution(known.omics[paired], known.targets[paired], known.part[paired], self.student.outcome)
         write(found, self.student.linear)
 
