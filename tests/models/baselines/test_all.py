@@ -9,7 +9,7 @@ from torch import Tensor
 from momkd.experiment import ModelSettings, TaskSettings
 from momkd.models.closed_form import ClosedForm, Known
 from momkd.models.graph import Graph
-from momkd.models.lesson import Lesson, Privileged
+from momkd.models.lesson import Counts, Lesson, Privileged
 from momkd.models.method import Method, PairedModel, PatientRows, TrainingSet
 from momkd.models.outcome import make_outcome
 from momkd.models.packed import PackedBags
@@ -42,6 +42,12 @@ def settings_of(name: str) -> ModelSettings:
 def ring(n: int) -> Graph:
     nodes = torch.arange(n)
     return Graph.from_edges(torch.stack([nodes, (nodes + 1) % n]), n)
+
+
+def two_neighbours(n: int) -> Graph:
+    """A softmax over one neighbour teaches no temperature."""
+    nodes = torch.arange(n)
+    return Graph.from_edges(torch.cat([torch.stack([nodes, (nodes + step) % n]) for step in (1, 2)], dim=1), n)
 
 
 def bags_of(sizes: list[int], seed: int = 0) -> list[tuple[Tensor, Graph]]:
@@ -181,3 +187,46 @@ def test_attention_sums_to_one_in_each_bag(name: str) -> None:
     if out.attention is not None:
         sums = [float(part.sum()) for part in torch.split(out.attention.detach(), [1, 3, 8])]
         assert sums == pytest.approx([1.0, 1.0, 1.0], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_under_bf16_only_products_of_patches_are_rounded(name: str) -> None:
+    method = method_of(name)
+    bags = pack(bags_of([2500, 3]))
+    student = method.student.eval()
+    given = (bags, torch.ones(2, G)) if isinstance(student, PairedModel) else (bags,)
+    with torch.no_grad():
+        exact = student(*given)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = student(*given)
+    assert out.scores.dtype == torch.float32
+    torch.testing.assert_close(out.scores, exact.scores, rtol=0.02, atol=0.02)
+    if out.attention is not None:
+        sums = [float(part.sum()) for part in torch.split(out.attention, [2500, 3])]
+        assert sums == pytest.approx([1.0, 1.0], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if METHODS[name].omics != "train"])
+def test_losses_of_the_parts_of_a_step_add_up(name: str) -> None:
+    method = method_of(name).eval()  # no dropout, no random division
+    bags, lesson = bags_of([1, 5, 2, 18]), lesson_of(method, 4, paired=[True, False, False, True])
+    whole = method(pack(bags), lesson).named()
+    parts = [method(pack(bags[rows]), part_of(lesson, rows)).named() for rows in (slice(0, 1), slice(1, 4))]
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[0][key] + parts[1][key], value, rtol=1e-5, atol=1e-6)
+
+
+def part_of(lesson: Lesson, rows: slice) -> Lesson:
+    tables = {name: Privileged(table.paired[rows], table.values[rows]) for name, table in lesson.tables.items()}
+    counts = Counts.of([lesson])
+    return Lesson(lesson.targets[rows], lesson.memory_class[rows], tables, index=lesson.index[rows], counts=counts)
+
+
+@pytest.mark.parametrize("name", [n for n in EVERY if METHODS[n].omics != "train" and not METHODS[n].solved])
+def test_gradients_reach_every_weight(name: str) -> None:
+    method = method_of(name)
+    torch.manual_seed(1)
+    bags = [(x, two_neighbours(len(x))) for x, _ in bags_of([4, 5, 9, 18])]
+    method(pack(bags), lesson_of(method, 4)).total.backward()
+    still = [key for key, p in method.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []

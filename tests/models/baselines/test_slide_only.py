@@ -23,7 +23,7 @@ from momkd.models.baselines.max_pool import MaxPool
 from momkd.models.baselines.mean_pool import MeanPool
 from momkd.models.baselines.patch_gcn import GENConv, neighbours
 from momkd.models.baselines.solvers import calibrated, left_out, logistic_path, macro_auc, ridge_path
-from momkd.models.baselines.transmil import NystromAttention, nystrom, pseudo_inverse
+from momkd.models.baselines.transmil import NystromAttention, TransMIL, nystrom, pseudo_inverse
 from momkd.models.baselines.wikg import WiKG, nearest
 from momkd.models.closed_form import Known
 from momkd.models.graph import Graph
@@ -150,6 +150,21 @@ def test_clam_loss_by_hand(kind: type[ClamSB]) -> None:
     torch.testing.assert_close(losses.total, 0.7 * losses.parts["task"] + 0.3 * wanted / 2)
 
 
+def test_clam_scores_by_hand() -> None:
+    torch.manual_seed(0)
+    single, several = ClamSB(D, Nominal(3), settings()), ClamMB(D, Nominal(3), settings())
+    bags, features = bags_of(1, 7)
+    for number, x in enumerate(features):
+        h = single.embedding(x)
+        z = torch.softmax(single.attention(h)[:, 0], 0) @ h
+        logits = single.heads[0](z)
+        torch.testing.assert_close(single(bags).scores[number], logits[1:] - logits[0])
+        h = several.embedding(x)
+        maps = torch.softmax(several.attention(h), 0)
+        logits = torch.cat([several.heads[c](maps[:, c] @ h) for c in range(3)])
+        torch.testing.assert_close(several(bags).scores[number], logits[1:] - logits[0])
+
+
 def test_nystrom_attention_is_attention_where_every_token_is_a_landmark() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 4, 5, 3, dtype=torch.float64).unbind(0)
@@ -173,6 +188,27 @@ def test_nystrom_landmarks_by_hand() -> None:
 
 def test_a_nystrom_layer_works_on_one_token() -> None:
     assert NystromAttention(16)(torch.randn(2, 1, 16)).shape == (2, 1, 16)
+
+
+def test_transmil_by_hand() -> None:
+    torch.manual_seed(0)
+    model = TransMIL(D, Nominal(2), settings(dim=16)).eval()
+    bags, features = bags_of(1, 3)
+    h = model.embedding(features[1])
+    x = torch.cat([model.token[0], h, h[:1]])  # the square of three patches repeats the first
+    x = x + model.attentions[0](model.norms[0](x)[None])[0]
+    square = x[1:].clone()
+    for convolution in model.positions:
+        middle = convolution.kernel_size[0] // 2
+        for i in range(4):
+            for j in range(4):
+                down, right = j // 2 - i // 2, j % 2 - i % 2
+                square[i] = square[i] + convolution.weight[:, 0, middle + down, middle + right] * x[1 + j]
+            square[i] = square[i] + convolution.bias
+    x = torch.cat([x[:1], square])
+    x = x + model.attentions[1](model.norms[1](x)[None])[0]
+    logits = model.head(model.norms[2](x)[0])
+    torch.testing.assert_close(model(bags).scores[1, 0], logits[1] - logits[0], rtol=1e-5, atol=1e-6)
 
 
 def test_dtfd_by_hand() -> None:

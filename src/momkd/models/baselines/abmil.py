@@ -12,6 +12,7 @@ from momkd.models.baselines.attention import Embedding, GatedAttention
 from momkd.models.method import SlideModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
+from momkd.models.products import full_precision
 
 
 class ABMIL(SlideModel):
@@ -27,5 +28,7 @@ class ABMIL(SlideModel):
 
     def forward(self, bags: PackedBags) -> SlideOutput:
         """Score B bags."""
-        attention, pooled = self.attention.pool(self.embedding(bags.features), bags)
-        return SlideOutput(self.outcome.scores(self.head(pooled)), attention=attention, embedding=pooled)
+        h = self.embedding(bags.features)
+        with full_precision(h):
+            attention, pooled = self.attention.pool(h, bags)
+            return SlideOutput(self.outcome.scores(self.head(pooled)), attention=attention, embedding=pooled)

@@ -10,7 +10,10 @@ from momkd.models.packed import PackedBags, segment_softmax, weighted_sum
 
 
 class Embedding(nn.Module):
-    """h = dropout(ReLU(W x + b)): features (N, D) of any floating dtype → (N, width)."""
+    """h = dropout(ReLU(W x + b)): features (N, D) of any floating dtype → (N, width) in that of the weights.
+
+    Under ``precision: bf16`` this product alone is made from bfloat16: sums over thousands of patches cannot be.
+    """
 
     def __init__(self, in_dim: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -18,7 +21,8 @@ class Embedding(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Widen features of half precision, and embed them."""
-        embedded: Tensor = self.dropout(self.linear(features.to(self.linear.weight.dtype)).relu())
+        dtype = self.linear.weight.dtype
+        embedded: Tensor = self.dropout(self.linear(features.to(dtype)).to(dtype).relu())
         return embedded
 
 

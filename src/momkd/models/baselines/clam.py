@@ -23,6 +23,7 @@ from momkd.models.memory import UNKNOWN
 from momkd.models.method import Method, MethodLosses, SlideModel, SlideOutput, counts_of
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags, segment_mean, segment_softmax, weighted_sum
+from momkd.models.products import full_precision
 
 _EACH, _BAG_SHARE = 8, 0.7
 
@@ -49,11 +50,13 @@ class ClamSB(SlideModel):
     def look(self, bags: PackedBags) -> tuple[SlideOutput, Tensor, Tensor]:
         """The output, embedded patches (N, W) and attention (N, rows)."""
         h = self.embedding(bags.features)
-        attention = segment_softmax(self.attention(h), bags.bag_of_patch, bags.n_bags)
-        pooled = [weighted_sum(attention[:, row], h, bags.ptr) for row in range(self.rows)]
-        outputs = torch.cat([head(z) for head, z in zip(self.heads, pooled, strict=True)], dim=1)
-        mean = torch.stack(pooled).mean(0)
-        return SlideOutput(self.outcome.scores(outputs), attention=attention.mean(1), embedding=mean), h, attention
+        with full_precision(h):
+            attention = segment_softmax(self.attention(h), bags.bag_of_patch, bags.n_bags)
+            pooled = [weighted_sum(attention[:, row], h, bags.ptr) for row in range(self.rows)]
+            outputs = torch.cat([head(z) for head, z in zip(self.heads, pooled, strict=True)], dim=1)
+            mean = torch.stack(pooled).mean(0)
+            out = SlideOutput(self.outcome.scores(outputs), attention=attention.mean(1), embedding=mean)
+        return out, h, attention
 
 
 class ClamMB(ClamSB):
@@ -77,7 +80,8 @@ class Clam(Method):
         """.7 task + .3 instances."""
         out, h, attention = self.student.look(bags)
         task = self.task_loss(out.scores, lesson)
-        by_bag = self.instance_loss(h, attention, bags, lesson.memory_class)
+        with full_precision(h):
+            by_bag = self.instance_loss(h, attention, bags, lesson.memory_class)
         instances = by_bag.sum() / max(1, counts_of(lesson).known)
         parts = {"task": task, "instances": instances}
         return MethodLosses(_BAG_SHARE * task + (1.0 - _BAG_SHARE) * instances, parts)

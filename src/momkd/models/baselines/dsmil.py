@@ -19,6 +19,7 @@ from momkd.models.lesson import Lesson
 from momkd.models.method import Method, MethodLosses, SlideModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags, segment_softmax, weighted_sum
+from momkd.models.products import full_precision
 
 _QUERY = 128
 
@@ -41,7 +42,12 @@ class DSMILModel(SlideModel):
 
     def streams(self, bags: PackedBags) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scores of the bags and of their critical patches (B, O), attention (N, O), pooled bags (B, O, W)."""
-        h, owner = self.embedding(bags.features), bags.bag_of_patch
+        h = self.embedding(bags.features)
+        with full_precision(h):
+            return self._streams(h, bags)
+
+    def _streams(self, h: Tensor, bags: PackedBags) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        owner = bags.bag_of_patch
         scores, query = self.instance(h), self.query(h)
         first = critical_patches(scores, bags)
         attention = torch.stack(

@@ -21,6 +21,7 @@ from momkd.models.lesson import Lesson
 from momkd.models.method import Method, MethodLosses, SlideModel, SlideOutput, counts_of
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags, segment_mean, segment_softmax, segment_sum
+from momkd.models.products import full_precision
 
 _PARTS = 4
 
@@ -54,12 +55,13 @@ class DTFDModel(SlideModel):
         """Score pseudo-bags and bags."""
         h = self.embedding(bags.features)
         pseudo, owner = pseudo_bags(bags, at_random=self.training)
-        inner, features = _pool(self.first, h, pseudo, len(owner))
-        outer, pooled = _pool(self.second, features, owner, bags.n_bags)
-        scores = self.outcome.scores(self.head(pooled))
-        attention = inner * outer.index_select(0, pseudo)
-        output = SlideOutput(scores, attention=attention, embedding=pooled)
-        return _Tiers(self.outcome.scores(self.pseudo_head(features)), owner, output)
+        with full_precision(h):
+            inner, features = _pool(self.first, h, pseudo, len(owner))
+            outer, pooled = _pool(self.second, features, owner, bags.n_bags)
+            scores = self.outcome.scores(self.head(pooled))
+            attention = inner * outer.index_select(0, pseudo)
+            output = SlideOutput(scores, attention=attention, embedding=pooled)
+            return _Tiers(self.outcome.scores(self.pseudo_head(features)), owner, output)
 
 
 class DTFD(Method):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,8 @@ from momkd.models.lesson import Lesson
 from momkd.models.method import MethodLosses, SlideModel, SlideOutput
 from momkd.models.outcome import Continuous, Nominal, Outcome, Survival
 from momkd.models.packed import PackedBags, bag_means
+from momkd.models.products import full_precision
 from momkd.models.programmes import zero_linear
-
-_FAMILIES: tuple[Path, ...] = (ridge_path, logistic_path)
 
 
 class Linear(SlideModel):
@@ -46,7 +46,8 @@ class Linear(SlideModel):
     def forward(self, bags: PackedBags) -> SlideOutput:
         """Score B bags."""
         mean = bag_means(bags.features, bags.ptr, self.linear.weight.dtype)
-        return SlideOutput(self.linear(mean), embedding=mean)
+        with full_precision(mean):
+            return SlideOutput(self.linear(mean), embedding=mean)
 
 
 class LinearFit(ClosedForm):
@@ -82,7 +83,9 @@ def solution(features: Tensor, targets: Tensor, part: Tensor, outcome: Outcome) 
     labels = targets[:, 0].long()
     goals = (functional.one_hot(labels, outcome.n_memories).to(features.dtype)[:, 1:], labels)
     best = None
-    for family, goal in zip(_FAMILIES, goals, strict=True):
+    # Of patients who have omics, a part may lack a class.
+    families: tuple[Path, ...] = (ridge_path, partial(logistic_path, n_classes=outcome.n_memories))
+    for family, goal in zip(families, goals, strict=True):
         for penalty, scores in zip(PENALTIES, left_out(family, features, goal, part, PENALTIES), strict=True):
             area = macro_auc(scores, labels)
             if best is None or area > best[0]:

@@ -9,6 +9,7 @@ from momkd.models.baselines.attention import Embedding
 from momkd.models.method import SlideModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
+from momkd.models.products import full_precision
 
 
 class MaxPool(SlideModel):
@@ -27,4 +28,5 @@ class MaxPool(SlideModel):
         owner = bags.bag_of_patch.unsqueeze(1).expand_as(h)
         # After a ReLU nothing is below zero, so zero is a neutral start.
         pooled = h.new_zeros(bags.n_bags, h.shape[1]).scatter_reduce(0, owner, h, reduce="amax")
-        return SlideOutput(self.outcome.scores(self.head(pooled)), embedding=pooled)
+        with full_precision(h):
+            return SlideOutput(self.outcome.scores(self.head(pooled)), embedding=pooled)

@@ -9,6 +9,7 @@ from momkd.models.baselines.attention import Embedding
 from momkd.models.method import SlideModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags, segment_mean
+from momkd.models.products import full_precision
 
 
 class MeanPool(SlideModel):
@@ -23,5 +24,7 @@ class MeanPool(SlideModel):
 
     def forward(self, bags: PackedBags) -> SlideOutput:
         """Score B bags."""
-        pooled = segment_mean(self.embedding(bags.features), bags.bag_of_patch, bags.n_bags)
-        return SlideOutput(self.outcome.scores(self.head(pooled)), embedding=pooled)
+        h = self.embedding(bags.features)
+        with full_precision(h):
+            pooled = segment_mean(h, bags.bag_of_patch, bags.n_bags)
+            return SlideOutput(self.outcome.scores(self.head(pooled)), embedding=pooled)

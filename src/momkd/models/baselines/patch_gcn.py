@@ -19,6 +19,7 @@ from momkd.models.graph import Graph
 from momkd.models.method import SlideModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags, segment_softmax, segment_sum
+from momkd.models.products import full_precision
 
 _WIDTH, _LAYERS, _EPSILON, _DROPOUT = 128, 3, 1e-7, 0.1
 
@@ -41,8 +42,13 @@ class PatchGCN(SlideModel):
 
     def forward(self, bags: PackedBags) -> SlideOutput:
         """Score B bags."""
+        h = self.embedding(bags.features)
+        with full_precision(h):
+            return self._convolve(h, bags)
+
+    def _convolve(self, h: Tensor, bags: PackedBags) -> SlideOutput:
         source, target = neighbours(bags.graph)
-        layers = [self.embedding(bags.features)]
+        layers = [h]
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             h = layers[-1]
             layers.append(h + self.dropout(norm(convolution(h, source, target)).relu()))

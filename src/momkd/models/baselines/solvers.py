@@ -50,14 +50,19 @@ def ridge_path(features: Tensor, goal: Tensor, penalties: Sequence[float]) -> li
     return found
 
 
-def logistic_path(features: Tensor, classes: Tensor, penalties: Sequence[float]) -> list[Map]:
-    """L2-penalised softmax regression of class numbers (N,): log-odds against the first class, (N, C − 1)."""
+def logistic_path(
+    features: Tensor, classes: Tensor, penalties: Sequence[float], *, n_classes: int | None = None
+) -> list[Map]:
+    """L2-penalised softmax regression of class numbers (N,): log-odds against the first class, (N, C − 1).
+
+    ``n_classes`` C, where these rows need not be of every class; by default the largest number says it.
+    """
     axes = _Axes(features)
     rows = (axes.left * axes.singular).numpy()
     labels = classes.numpy()
-    n_scores = int(labels.max())
+    n_scores = int(labels.max()) if n_classes is None else n_classes - 1
     start = np.zeros((rows.shape[1] + 1, n_scores))
-    counts = np.bincount(labels).clip(min=0.5)
+    counts = np.bincount(labels, minlength=n_scores + 1).clip(min=0.5)
     start[-1] = np.log(counts[1:] / counts[0])
     found: list[Map] = []
     # From the largest penalty on, each solution is where the next one starts.

@@ -28,6 +28,7 @@ from momkd.models.baselines.attention import Embedding, bags_by_size
 from momkd.models.method import SlideModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
+from momkd.models.products import full_precision
 
 _HEADS, _LANDMARKS, _STEPS, _STRETCH = 8, 256, 6, 33
 
@@ -52,10 +53,10 @@ class TransMIL(SlideModel):
         """Score B bags, those of one size at once."""
         h = self.embedding(bags.features)
         groups = bags_by_size(bags.ptr)
-        pooled = torch.cat([self._tokens(h[rows]) for _, rows in groups])
         back = torch.argsort(torch.cat([numbers for numbers, _ in groups]))
-        pooled = pooled.index_select(0, back)
-        return SlideOutput(self.outcome.scores(self.head(pooled)), embedding=pooled)
+        with full_precision(h):
+            pooled = torch.cat([self._tokens(h[rows]) for _, rows in groups]).index_select(0, back)
+            return SlideOutput(self.outcome.scores(self.head(pooled)), embedding=pooled)
 
     def _tokens(self, h: Tensor) -> Tensor:
         """Embedded bags (B, P, W) → class tokens (B, W)."""

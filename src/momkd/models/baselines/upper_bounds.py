@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from momkd.errors import TrainingError
 from momkd.experiment import ModelSettings, RnaSettings
 from momkd.models.baselines.attention import Embedding, GatedAttention
 from momkd.models.baselines.linear import solution, write
@@ -20,6 +21,7 @@ from momkd.models.lesson import Lesson
 from momkd.models.method import Method, MethodLosses, PairedModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
+from momkd.models.products import full_precision
 from momkd.models.programmes import zero_linear
 
 
@@ -33,7 +35,8 @@ class OmicsLinear(PairedModel):
 
     def forward(self, bags: PackedBags, omics: Tensor) -> SlideOutput:  # noqa: ARG002
         """Score the rows (B, G); the bags are not looked at."""
-        return SlideOutput(self.linear(omics))
+        with full_precision(omics):
+            return SlideOutput(self.linear(omics))
 
 
 class OmicsMLP(PairedModel):
@@ -47,8 +50,9 @@ class OmicsMLP(PairedModel):
 
     def forward(self, bags: PackedBags, omics: Tensor) -> SlideOutput:  # noqa: ARG002
         """Score the rows (B, G); the bags are not looked at."""
-        encoded = self.encoder(omics)
-        return SlideOutput(self.outcome.scores(self.head(encoded)), embedding=encoded)
+        with full_precision(omics):
+            encoded = self.encoder(omics)
+            return SlideOutput(self.outcome.scores(self.head(encoded)), embedding=encoded)
 
 
 class SlideAndOmics(PairedModel):
@@ -65,9 +69,11 @@ class SlideAndOmics(PairedModel):
 
     def forward(self, bags: PackedBags, omics: Tensor) -> SlideOutput:
         """Score B bags with their rows (B, G)."""
-        attention, pooled = self.attention.pool(self.embedding(bags.features), bags)
-        both = torch.cat([pooled, self.encoder(omics)], dim=1)
-        return SlideOutput(self.outcome.scores(self.head(both)), attention=attention, embedding=both)
+        h = self.embedding(bags.features)
+        with full_precision(h):
+            attention, pooled = self.attention.pool(h, bags)
+            both = torch.cat([pooled, self.encoder(omics)], dim=1)
+            return SlideOutput(self.outcome.scores(self.head(both)), attention=attention, embedding=both)
 
 
 class Paired(Method):
@@ -95,6 +101,11 @@ class OmicsLinearFit(Paired, ClosedForm):
         if known.omics is None:
             raise ValueError("rna-linear needs omics")
         paired = known.omics.abs().sum(1) > 0
+        if len(torch.unique(known.part[paired])) < 2:
+            raise TrainingError(
+                f"rna-linear: the {int(paired.sum())} training patients with omics are all in one inner part, so no "
+                "penalty can be chosen; give omics of more patients"
+            )
         found = solution(known.omics[paired], known.targets[paired], known.part[paired], self.student.outcome)
         write(found, self.student.linear)
 

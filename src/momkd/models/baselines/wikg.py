@@ -25,6 +25,7 @@ from momkd.models.baselines.attention import Embedding, bags_by_size
 from momkd.models.method import SlideModel, SlideOutput
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags, segment_mean
+from momkd.models.products import full_precision
 
 _NEIGHBOURS = 6
 # Similarities exist for so many pairs of patches at a time.
@@ -46,8 +47,12 @@ class WiKG(SlideModel):
 
     def forward(self, bags: PackedBags) -> SlideOutput:
         """Score B bags."""
-        owner = bags.bag_of_patch
         x = self.embedding(bags.features)
+        with full_precision(x):
+            return self._aggregate(x, bags)
+
+    def _aggregate(self, x: Tensor, bags: PackedBags) -> SlideOutput:
+        owner = bags.bag_of_patch
         x = 0.5 * (x + segment_mean(x, owner, bags.n_bags).index_select(0, owner))
         h, t = self.head_map(x), self.tail_map(x)
         near = nearest(h.detach(), t.detach(), bags.ptr)
