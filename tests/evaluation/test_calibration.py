@@ -51,8 +51,9 @@ def test_curve_by_hand() -> None:
     # Wilson, 1 of 3, as any table has it: 0.0615 to 0.7923.
     assert (width.low[0], width.high[0]) == (pytest.approx(0.0615, abs=1e-4), pytest.approx(0.7923, abs=1e-4))
     mass = calibration_curve(y, prob, bins=3, strategy="mass")
-    # Midranks 1, 2.5, 2.5, 4, 5, 6: the tie stays together, so bins hold 1 + 2, 1, 2 … of 6 · ranks.
-    assert mass.count.tolist() == [1, 3, 2] or mass.count.sum() == 6
+    # Midranks 1, 2.5, 2.5, 4, 5, 6, minus a half and divided by 2: 0.25, 1, 1, 1.75, 2.25, 2.75.
+    assert mass.count.tolist() == [1, 3, 2]
+    assert mass.error == pytest.approx((0.1 + 3 * abs(0.4 - 2 / 3) + 2 * (0.95 - 0.5)) / 6)
 
 
 def test_bins_of_equal_mass_hold_equally_many_without_ties() -> None:
@@ -72,7 +73,6 @@ def test_ties_and_the_order_of_rows_change_nothing() -> None:
         again = calibration_curve(y[order], prob[order], strategy=strategy)
         np.testing.assert_allclose(again.observed, first.observed)
         np.testing.assert_array_equal(again.count, first.count)
-        # Equal probabilities are in one bin, so a bin's mean is among the six values or their mixtures.
         assert len(first.count) <= 6
         one = calibration_curve(y, np.full(60, 0.3), strategy=strategy)
         assert (one.count.tolist(), one.error) == ([60], pytest.approx(abs(0.3 - y.mean())))

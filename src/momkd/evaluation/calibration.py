@@ -204,15 +204,16 @@ def calibrate_predictions(
     """
     if not task.categorical or (method == "isotonic" and not task.binary) or method not in ("temperature", "isotonic"):
         raise RunError(
-            f"found method {method!r} for the task {task.type} of {len(task.classes)} classes; expected temperature for "
-            "classes, or isotonic for two classes"
+            f"found method {method!r} for the task {task.type} of {len(task.classes)} classes; expected temperature "
+            "for classes, or isotonic for two classes"
         )
     frame = checked_predictions(predictions, task)
     columns = prediction_columns(task)
     position = {name: number for number, name in enumerate(task.classes)}
     found: dict[tuple[int, int], Calibrator] = {}
     problems = []
-    for (repeat, fold), part in frame.groupby(["repeat", "fold"], sort=True):
+    for repeat, fold in sorted({(int(r), int(f)) for r, f in zip(frame["repeat"], frame["fold"], strict=True)}):
+        part = frame[(frame["repeat"] == repeat) & (frame["fold"] == fold)]
         own = part[part["role"] == "val"]
         if (classes := own["label"].nunique()) < 2:
             of = f"{len(own)} validation patients of {classes} classes"
@@ -222,7 +223,7 @@ def calibrate_predictions(
         y = own["label"].map(position).to_numpy(dtype=np.int64)
         prob = own[columns].to_numpy(dtype=np.float64)
         fitted.fit(y, prob[:, -1] if task.binary else prob)
-        found[int(repeat), int(fold)] = fitted
+        found[repeat, fold] = fitted
         values = part[columns].to_numpy(dtype=np.float64)
         calibrated = fitted.transform(values[:, -1] if task.binary else values)
         frame.loc[part.index, columns] = np.column_stack([1 - calibrated, calibrated]) if task.binary else calibrated
@@ -266,8 +267,8 @@ def _check_probabilities(prob: ArrayLike) -> Floats:
 def _refuse_one_class(labels: NDArray[np.int64]) -> None:
     if len(np.unique(labels)) < 2:
         raise SplitError(
-            f"calibration is not possible: all {len(labels)} validation patients are of class {labels[0]}; expected two "
-            "classes or more → raise cv.validation, lower cv.folds, or give cv.splits"
+            f"calibration is not possible: all {len(labels)} validation patients are of class {labels[0]}; expected "
+            "two classes or more → raise cv.validation, lower cv.folds, or give cv.splits"
         )
 
 

@@ -22,7 +22,7 @@ class Interval:
 
 
 def normal_quantile(level: float) -> float:
-    """Return the normal quantile that two-sided limits at ``level`` lie at, 1.96 for 0.95; ValueError outside (0, 1)."""
+    """Return the normal quantile of two-sided limits, 1.96 for 0.95; ValueError outside (0, 1)."""
     if not 0 < level < 1:
         raise ValueError(f"found level {level}; expected a number between 0 and 1")
     return float(ndtri((1 + level) / 2))
