@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from momkd.errors import ExperimentError
-from momkd.evaluation.comparison import compare_values
+from momkd.evaluation.comparison import compare_methods
 from momkd.evaluation.scorers import primary_metric
 from momkd.experiment import Experiment, TaskSettings
 from momkd.files import read_json, write_json
@@ -105,9 +105,7 @@ def tabulate(out: Path, names: Sequence[str], experiment: Experiment) -> Compari
     runs = {name: RunFolder(out / name) for name in names}
     predictions = {name: read_predictions(run, experiment.task) for name, run in runs.items()}
     main = primary_metric(experiment.task)
-    values = {name: read_json(run.path / "metrics.json")["test"][main]["values"] for name, run in runs.items()}
-    folds = max(fold.fold for fold in runs[names[0]].done_folds()) + 1
-    table = compare_values(values, predictions, experiment.task, folds=folds)
+    table = compare_methods(predictions, names[0], experiment.task)
     for name in _MEASURED:
         if name != main:
             columns = [_measured(runs[method], name) for method in names]
