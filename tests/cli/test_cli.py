@@ -35,7 +35,18 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         "sys.exit(str(bad) if bad else code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for verb in ("demo", "init", "check", "import-features", "crossval", "fit", "evaluate", "predict", "genes"):
+    for verb in (
+        "demo",
+        "init",
+        "check",
+        "import-features",
+        "crossval",
+        "sweep",
+        "fit",
+        "evaluate",
+        "predict",
+        "genes",
+    ):
         assert verb in done.stdout
 
 

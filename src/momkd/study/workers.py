@@ -94,11 +94,20 @@ def _serve(contexts: Queue[Any], todo: Queue[Any], news: Queue[Any]) -> None:
     logger = logging.getLogger("momkd")
     logger.addHandler(QueueHandler(news))
     logger.setLevel(logging.INFO)
+    parent = multiprocessing.parent_process()
+
+    def tell(event: Event) -> None:
+        # Killed, the parent ends no worker; one that went on would write into a run that another call has resumed.
+        if parent is not None and not parent.is_alive():
+            news.cancel_join_thread()
+            raise SystemExit(1)
+        news.put(event)
+
     try:
         make_context, work = contexts.get()
         context = make_context()
         while (task := todo.get()) is not None:
-            work(context, task, news.put)
+            work(context, task, tell)
         news.put(None)
     except MomkdError as error:
         news.put(_Failure(str(error), expected=True))
