@@ -161,3 +161,12 @@ def test_build_from_a_mapping(tmp_path: Path) -> None:
     experiment = build_experiment(yaml.safe_load(MINIMAL), base=tmp_path)
     assert isinstance(experiment, Experiment)
     assert experiment.features.dir == tmp_path / "features"
+
+
+def test_the_least_steps_of_a_preset_give_way_to_epochs_that_were_asked_for(tmp_path: Path) -> None:
+    file = write(tmp_path, MINIMAL + "train: {lr: 0.001}\n")
+    assert load_experiment(file).train.least_steps == 120
+    asked = load_experiment(file, ["train.epochs=3"]).train
+    assert (asked.epochs, asked.least_steps) == (3, 0)
+    both = load_experiment(file, ["train.epochs=3", "train.least_steps=7"]).train
+    assert (both.epochs, both.least_steps) == (3, 7)

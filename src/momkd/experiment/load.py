@@ -157,8 +157,14 @@ def try_build(given: Mapping[str, Any], *, base: Path) -> tuple[Experiment | Non
 
 
 def _preset_for(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the preset; those of omics for each table. It fills in sections and makes none."""
+    """The values of the preset; those of omics for each table. It fills in sections and makes none.
+
+    Whoever says how many epochs there are gets so many: the preset's least number of steps is for its own epochs.
+    """
     preset = dict(PRESETS.get(_preset_of(given), {}))
+    train = given.get("train")
+    if isinstance(train, Mapping) and "epochs" in train and "train" in preset:
+        preset["train"] = {name: value for name, value in preset["train"].items() if name != "least_steps"}
     of_table, tables = preset.pop("omics", {}), given.get("omics")
     if isinstance(tables, Mapping):
         preset["omics"] = {name: of_table for name, table in tables.items() if isinstance(table, Mapping)}

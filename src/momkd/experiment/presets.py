@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "train": {
             "epochs": 20,
+            "least_steps": 120,
             "batch_size": 64,
             "lr": 1.0e-3,
             "weight_decay": 0.1,
