@@ -19,6 +19,7 @@ COMMANDS = (
     ["precision.py"],
     ["knn.py"],
     ["store.py"],
+    ["store.py", "--preset", "published"],
 )
 
 
