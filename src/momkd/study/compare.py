@@ -96,7 +96,7 @@ def compare(
     """
     names = choose_methods(methods, omics=experiment.omics is not None)
     runs = [NamedExperiment(name, experiment_of(name, experiment)) for name in names]
-    run_many(runs, out, workers=workers, watch=watch)
+    run_many(runs, out, workers=workers, watch=watch, same_splits=True)
     return tabulate(out, names, experiment)
 
 
