@@ -21,7 +21,7 @@ from momkd.experiment import Experiment, TaskSettings
 from momkd.files import read_json, write_json
 from momkd.models.registry import METHODS
 from momkd.study.events import Watcher, ignore
-from momkd.study.many import NamedExperiment, run_many
+from momkd.study.many import NamedExperiment, try_many
 from momkd.study.run_folder import RunFolder, write_csv
 
 # Runs of a method with settings of its own.
@@ -96,7 +96,7 @@ def compare(
     """
     names = choose_methods(methods, omics=experiment.omics is not None)
     runs = [NamedExperiment(name, experiment_of(name, experiment)) for name in names]
-    run_many(runs, out, workers=workers, watch=watch, same_splits=True)
+    try_many(runs, out, workers=workers, watch=watch, same_splits=True).raise_failures()
     return tabulate(out, names, experiment)
 
 
