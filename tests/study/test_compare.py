@@ -17,7 +17,7 @@ from momkd.models.registry import METHODS
 from momkd.study.compare import choose_methods, compare, experiment_of, method_names
 from momkd.study.crossval import crossval
 from momkd.study.events import Event
-from momkd.study.many import NamedExperiment, run_many
+from momkd.study.many import NamedExperiment, try_many
 
 NAMES = ("momkd", "momkd-norna")
 
@@ -115,7 +115,7 @@ def test_a_fold_that_fails_does_not_stop_the_others(
 def test_other_settings_are_refused(home: Path, experiment: Experiment) -> None:
     other = load_experiment(home / "experiment.yaml", ["train.lr=0.1"])
     with pytest.raises(RunError, match="other settings"):
-        run_many([NamedExperiment("momkd", other)], home / "comparison", workers=1)
+        try_many([NamedExperiment("momkd", other)], home / "comparison", workers=1)
 
 
 def test_names_are_checked_all_at_once() -> None:

@@ -13,7 +13,7 @@ from momkd.experiment import load_experiment
 from momkd.study import many
 from momkd.study.crossval import crossval
 from momkd.study.events import Event
-from momkd.study.many import NamedExperiment, run_many, try_many
+from momkd.study.many import NamedExperiment, try_many
 
 CODES = (2, 3)
 
@@ -108,11 +108,11 @@ def test_whatever_fails_costs_only_its_own_fold(
     monkeypatch.setattr(many, "run_one_fold", broken)
     seen: list[Event] = []
     with pytest.raises(RunError, match="1 of 2 runs(.|\n)*" + words):
-        run_many(runs(home), tmp_path, workers=1, watch=seen.append)
+        try_many(runs(home), tmp_path, workers=1, watch=seen.append).raise_failures()
     assert [event.kind for event in seen].count("done") == 5
     assert (tmp_path / "codes=2" / "metrics.json").is_file()
     assert ("Traceback" in (tmp_path / "log.txt").read_text()) == isinstance(error, ZeroDivisionError)
     monkeypatch.undo()
     seen.clear()
-    assert set(run_many(runs(home), tmp_path, workers=1, watch=seen.append)) == {"codes=2", "codes=3"}
+    assert set(try_many(runs(home), tmp_path, workers=1, watch=seen.append).done) == {"codes=2", "codes=3"}
     assert [(event.run, event.fold) for event in seen if event.kind == "done"] == [("codes=3", 1)]

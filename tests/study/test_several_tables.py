@@ -14,7 +14,7 @@ from momkd.cli.data import do_genes
 from momkd.errors import RunError
 from momkd.experiment import Experiment, load_experiment
 from momkd.study.crossval import crossval
-from momkd.study.many import NamedExperiment, run_many
+from momkd.study.many import NamedExperiment, try_many
 from momkd.study.predict import predict
 
 CohortMaker = Callable[..., Path]
@@ -87,7 +87,7 @@ def test_a_share_is_drawn_by_the_seed_of_the_folds_in_shared_work_too(
     quick = ("omics={table: rna.csv, share: .6}", "train.epochs=1", "model.teacher.weight=0")
     alone = crossval(load(home, *quick, "cv.seed=4"), tmp_path / "alone", workers=1).run
     several = [NamedExperiment(f"seed-{seed}", load(home, *quick, f"cv.seed={seed}")) for seed in (0, 4)]
-    run_many(several, tmp_path / "many", workers=1)
+    try_many(several, tmp_path / "many", workers=1).raise_failures()
     together = tmp_path / "many" / "seed-4" / "predictions.csv"
     assert together.read_bytes() == (alone / "predictions.csv").read_bytes()
 

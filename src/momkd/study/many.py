@@ -50,15 +50,6 @@ class ManyResults:
             raise RunError(f"{self.path}: {len(self.failures)} of {count} runs have a fold that failed:\n{lines}")
 
 
-def run_many(
-    runs: Sequence[NamedExperiment], out: Path, *, workers: int | None = None, watch: Watcher = ignore
-) -> dict[str, StudyResult]:
-    """Do as ``try_many`` does, and raise RunError at the end, naming every run that has a fold that failed."""
-    found = try_many(runs, out, workers=workers, watch=watch)
-    found.raise_failures()
-    return dict(found.done)
-
-
 def try_many(
     runs: Sequence[NamedExperiment],
     out: Path,
