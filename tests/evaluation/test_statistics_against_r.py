@@ -1,4 +1,4 @@
-"""DeLong, Holm, isotonic regression and temperature against R: numbers of oracles/proc.R, run again where R has pROC."""
+"""DeLong, Holm, isotonic regression, temperature against R: numbers of oracles/proc.R, run again where R has pROC."""
 
 from __future__ import annotations
 
