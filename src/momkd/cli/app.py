@@ -308,6 +308,22 @@ def predict(
     do_predict(model, sources, out, table, slide_mpp)
 
 
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN|COMPARISON", help="A run, or the folder of a comparison.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file (default: report.html in the folder).")] = None,
+) -> None:
+    """Tell a run or a comparison in one HTML file that needs no network: cohort, metrics, curves, sites, settings.
+
+    [bold]momkd report runs/her2[/bold]
+
+    [bold]momkd report comparisons/her2 --out her2.html[/bold]
+    """
+    from momkd.report.page import write_report
+
+    typer.echo(f"{write_report(folder, out)}: open it in a browser")
+
+
 @app.command("import-checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A state dict of the published implementation.")],

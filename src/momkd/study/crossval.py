@@ -18,6 +18,7 @@ from momkd.experiment import Experiment, TaskSettings
 from momkd.files import read_json, write_json
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.fold import run_fold
+from momkd.study.patients import write_patients
 from momkd.study.run_folder import FoldId, RunFolder, write_csv
 from momkd.study.tables import observed_columns
 from momkd.study.workers import run_tasks
@@ -88,7 +89,11 @@ class Plan:
 
 
 def plan_run(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final: bool = False) -> Plan:
-    """Write or read the splits of a prepared run, and say what is left to do. Raises SplitError, RunError."""
+    """Write patients.csv, write or read the splits of a prepared run, and say what is left to do.
+
+    Raises SplitError, RunError.
+    """
+    write_patients(run, cohort, experiment.task)
     splits = _splits(run, cohort, experiment, final=final)
     folds = _folds(splits)
     threads = resolve_threads(experiment.train, cohort, len(folds))

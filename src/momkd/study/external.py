@@ -12,6 +12,7 @@ from momkd.evaluation.verdict import verdict
 from momkd.experiment import Experiment
 from momkd.files import write_json, write_text
 from momkd.study.crossval import StudyResult
+from momkd.study.patients import write_patients
 from momkd.study.predict import load_model
 from momkd.study.run_folder import RunFolder, environment, write_csv
 from momkd.study.tables import observed_table, patient_table, slide_table
@@ -59,6 +60,7 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
     metrics = verdict(by_patient, {(0, 0): ensemble.threshold}, experiment.task)
     write_text(out / "experiment.yaml", experiment.to_yaml())
     write_json(out / "environment.json", {**environment(), "run": str(run.path), "students": len(ensemble.students)})
+    write_patients(RunFolder(out), cohort, experiment.task)
     write_csv(out / "slides.csv", table)
     write_csv(out / "predictions.csv", by_patient)
     write_json(out / "metrics.json", metrics)
