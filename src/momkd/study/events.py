@@ -11,8 +11,8 @@ from typing import Literal
 class Event:
     """Something happened to one fold.
 
-    ``epochs`` is the most there can be; ``score`` of the validation patients is NaN until it is known; ``run`` names the run where there are
-    several; ``note`` says why it failed.
+    ``epochs`` is the most there can be; ``score``, of the validation patients, is NaN until it is known; ``run`` names
+    the run where there are several; ``note`` says why it failed.
     """
 
     kind: Literal["started", "epoch", "done", "skipped", "failed"]
