@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {
             "epochs": 20,
             "least_steps": 120,
-            "batch_size": 64,
+            "batch_size": "auto",
             "lr": 1.0e-3,
             "weight_decay": 0.1,
             "clip": 5.0,

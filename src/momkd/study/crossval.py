@@ -23,7 +23,7 @@ from momkd.study.run_folder import FoldId, RunFolder, write_csv
 from momkd.study.tables import observed_columns
 from momkd.study.workers import run_tasks
 from momkd.training.prepare import Roles
-from momkd.training.threads import resolve_threads
+from momkd.training.resolve import resolve
 
 # Each worker holds the tables of the cohort and some bags: more than this by default could exhaust the memory.
 _MOST_WORKERS = 8
@@ -96,8 +96,7 @@ def plan_run(run: RunFolder, cohort: CohortData, experiment: Experiment, *, fina
     write_patients(run, cohort, experiment.task)
     splits = _splits(run, cohort, experiment, final=final)
     folds = _folds(splits)
-    threads = resolve_threads(experiment.train, cohort, len(folds))
-    resolved = experiment.model_copy(update={"train": experiment.train.model_copy(update={"threads": threads})})
+    resolved = experiment.model_copy(update={"train": resolve(experiment.train, cohort, len(folds))})
     return Plan(FoldContext(cohort, resolved, run, splits), folds, [fold for fold in folds if not run.is_done(fold)])
 
 

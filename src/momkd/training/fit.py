@@ -93,7 +93,7 @@ class _Fit:
         self.data, self.settings = data, settings
         self.resume_file, self.save_every_seconds, self.on_epoch = resume_file, save_every_seconds, on_epoch
         self.epochs = epochs_of(settings, len(data.train))
-        self.steps_an_epoch = -(-len(data.train) // settings.batch_size)
+        self.steps_an_epoch = -(-len(data.train) // settings.slides_a_step)
         self.engine = make_engine(settings)
         torch.manual_seed(derive_seed(settings.seed, "weights"))
         method = make_method(data.width, make_outcome(data.task), model_settings, data.genes)
