@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from momkd.cli.progress import StudyProgress
-from momkd.cli.render import console, show_metrics, show_table
+from momkd.cli.render import console, show_metrics, show_problems, show_table
 from momkd.cohort.pairing import word_of
-from momkd.errors import CohortError
+from momkd.errors import CohortError, Problem
 from momkd.experiment import Experiment
+from momkd.files import read_json
 from momkd.report.curves import draw_run
 from momkd.study.checkpoint import import_checkpoint
 from momkd.study.crossval import StudyResult, crossval, fit_final
@@ -43,6 +44,10 @@ def do_fit(experiment: Experiment, out: Path) -> StudyResult:
 def do_evaluate(run: Path, experiment: Experiment, out: Path, allow_overlap: bool) -> StudyResult:
     """Judge a run on an external cohort."""
     result = evaluate(run, experiment, out, allow_overlap=allow_overlap)
+    predicts = read_json(out / "environment.json")["predicts"]
+    if predicts != experiment.task.label:
+        found = f"the run predicts {predicts}, and is judged by this cohort's column {experiment.task.label}"
+        show_problems([Problem(str(run), found, severity="note")])
     show_metrics(result.metrics, _title(experiment, "external cohort, never seen"))
     _finish(out, draw_run(out, experiment.task))
     return result
