@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from sklearn.metrics import roc_auc_score
 
 from momkd.experiment import TaskSettings
@@ -19,12 +20,12 @@ def test_classes() -> None:
     binary = TaskSettings(label="x", classes=("n", "p"))
     prob = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8]])
     assert judge(prob, column([0, 1, 1, 1]), binary) == 1.0
-    assert judge(prob, column([0, 1, 0, 0]), binary) == 2 / 3
+    assert judge(prob, column([0, 1, 0, 0]), binary) == pytest.approx(2 / 3)
     rng = np.random.default_rng(0)
     three = rng.dirichlet(np.ones(3), 30)
     label = np.arange(30) % 3
     expected = np.mean([roc_auc_score(label == c, three[:, c]) for c in range(3)])
-    assert judge(three, column(label.tolist()), TaskSettings(label="x", classes=CLASSES)) == expected
+    assert judge(three, column(label.tolist()), TaskSettings(label="x", classes=CLASSES)) == pytest.approx(expected)
 
 
 def test_order_and_values_by_pairs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert factors[4] == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi * 0.04)))
     assert factors[50] == pytest.approx(0.5)
     assert factors[100] == pytest.approx(0.0)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(factors[10:]))
     assert cosine_factor(0, 100, 0) == 1.0
 
 
@@ -43,7 +44,7 @@ def test_averaged_weights_by_hand() -> None:
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
     assert float(average.weights["weight"]) == pytest.approx(expected)
-    assert float(layer.weight) == 5.0
+    assert layer.weight.item() == 5.0
 
 
 def test_without_decay_the_weights_themselves_are_kept() -> None:
