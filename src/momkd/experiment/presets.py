@@ -10,11 +10,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "omics": {"scale": "winsor", "select": {"method": "none"}},
         "model": {
-            "encoder": {"dim": 32, "dropout": 0.5, "attention_dropout": 0.0},
+            "encoder": {"dim": 64, "dropout": 0.5, "attention_dropout": 0.0},
             "memory": {"codes": 8, "dim": 16},
             "classifier": {"hidden": 32, "dropout": 0.5},
-            "wide": {"enabled": True},
-            "programmes": {"dim": 10},
+            "wide": {"enabled": True, "lr_factor": 0.5},
+            "programmes": {"dim": 10, "lr_factor": 0.5},
             "teacher": {"weight": 0.7},
             "loss": {"task": 1.0, "memory": 0.0, "rna": 0.0, "slide": 0.0, "reconstruction": 0.0},
         },
@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "epochs": 20,
             "least_steps": 120,
             "batch_size": "auto",
-            "lr": 1.0e-3,
+            "lr": 2.0e-3,
             "weight_decay": 0.1,
             "clip": 5.0,
             "members": 6,
