@@ -130,7 +130,10 @@ def import_features(
     source: Annotated[Path, typer.Argument(help="A feature file, or a folder of them, in any known layout.")],
     out: Annotated[Path, typer.Option(help="Folder of the imported files.")],
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    slide_mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, for STAMP files.")] = None,
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="µm per level-0 pixel, where the files have none (STAMP, slideflow).")
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="The features of LazySlide stores that hold several.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Also store the k-nearest-neighbour graph.")] = None,
 ) -> None:
     """Convert feature files to momkd's layout: contiguous float16, provenance, whole files only; resumable.
@@ -139,7 +142,27 @@ def import_features(
     """
     from momkd.cli.data import do_import
 
-    do_import(source, out, dtype, slide_mpp, k)
+    do_import(source, out, dtype, slide_mpp, k, table)
+
+
+@app.command()
+def inspect(
+    sources: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Feature files, or folders of them.")],
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="µm per level-0 pixel, where the files have none (STAMP, slideflow).")
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="The features of LazySlide stores that hold several.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, one object a file.")] = False,
+) -> None:
+    """Say what feature files are, and everything that is wrong with them; exit code 1 if any cannot be used.
+
+    [bold]momkd inspect features/slide.h5[/bold]
+
+    [bold]momkd inspect slide.zarr trident_out/ --json[/bold]
+    """
+    from momkd.cli.data import do_inspect
+
+    do_inspect(sources, slide_mpp, table, as_json=as_json)
 
 
 @app.command()

@@ -48,10 +48,7 @@ def show_metrics(metrics: Mapping[str, Any], title: str, role: str = "test") -> 
 def show_check(report: CheckReport) -> None:
     """Counts first, then notes, then problems, then the verdict."""
     out = console()
-    counts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in report.counts.items():
-        counts.add_row(str(name), escape(str(value)))
-    out.print(counts)
+    show_facts("", report.counts)
     show_problems(report.problems)
     if report.ok:
         out.print("[bold green]ok[/]: this cohort can be trained on")
@@ -60,6 +57,14 @@ def show_check(report: CheckReport) -> None:
         out.print(
             f"[bold red]{errors} problem{'s' if errors > 1 else ''}[/]: nothing can be trained until they are mended"
         )
+
+
+def show_facts(title: str, facts: Mapping[str, str]) -> None:
+    """Names and what is known, a line each."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), title=title or None, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(str(name), escape(str(value)))
+    console().print(table)
 
 
 def show_problems(problems: Sequence[Problem]) -> None:
