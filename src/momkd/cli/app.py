@@ -23,6 +23,12 @@ ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML)
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")
 ]
+SlideMppOption = Annotated[
+    str | None,
+    typer.Option(
+        "--slide-mpp", metavar="MPP|CSV", help="µm per level-0 pixel where files lack it; or a CSV: slide_id, mpp."
+    ),
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds (default: from the cores)")]
 
 
@@ -130,9 +136,7 @@ def import_features(
     source: Annotated[Path, typer.Argument(help="A feature file, or a folder of them, in any known layout.")],
     out: Annotated[Path, typer.Option(help="Folder of the imported files.")],
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    slide_mpp: Annotated[
-        float | None, typer.Option(help="µm per level-0 pixel, where the files have none (STAMP, slideflow).")
-    ] = None,
+    slide_mpp: SlideMppOption = None,
     table: Annotated[str | None, typer.Option(help="The features of LazySlide stores that hold several.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Also store the k-nearest-neighbour graph.")] = None,
 ) -> None:
@@ -148,9 +152,7 @@ def import_features(
 @app.command()
 def inspect(
     sources: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Feature files, or folders of them.")],
-    slide_mpp: Annotated[
-        float | None, typer.Option(help="µm per level-0 pixel, where the files have none (STAMP, slideflow).")
-    ] = None,
+    slide_mpp: SlideMppOption = None,
     table: Annotated[str | None, typer.Option(help="The features of LazySlide stores that hold several.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, one object a file.")] = False,
 ) -> None:
@@ -320,7 +322,7 @@ def predict(
     table: Annotated[
         Path | None, typer.Option(help="CSV with patient_id and slide_id: adds a table a patient.")
     ] = None,
-    slide_mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, for STAMP files.")] = None,
+    slide_mpp: SlideMppOption = None,
 ) -> None:
     """Score slides from histology alone.
 

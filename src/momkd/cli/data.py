@@ -20,6 +20,7 @@ from momkd.experiment import Experiment, OmicsSettings
 from momkd.omics.genes import GeneReport, gene_report
 from momkd.slides.importer import ImportReport, add_graphs, import_features
 from momkd.slides.inspection import inspect_file, inspect_sources
+from momkd.slides.mpp import read_slide_mpp
 from momkd.study.run_folder import write_csv
 
 
@@ -36,20 +37,20 @@ class _SlideProgress:
         self.bars.update(self._task, completed=done, total=total, description=slide_id)
 
 
-def do_import(source: Path, out: Path, dtype: str, slide_mpp: float | None, k: int | None, table: str | None) -> None:
+def do_import(source: Path, out: Path, dtype: str, slide_mpp: str | None, k: int | None, table: str | None) -> None:
     """Import feature files; exit code 1 if any could not be."""
     progress = _SlideProgress("importing")
     with progress.bars:
         report = import_features(
-            source, out, dtype=dtype, slide_mpp=slide_mpp, graph_k=k, table=table, progress=progress
+            source, out, dtype=dtype, slide_mpp=read_slide_mpp(slide_mpp), graph_k=k, table=table, progress=progress
         )
     _show_report(report, "imported")
 
 
-def do_inspect(sources: list[Path], slide_mpp: float | None, table: str | None, *, as_json: bool) -> None:
+def do_inspect(sources: list[Path], slide_mpp: str | None, table: str | None, *, as_json: bool) -> None:
     """Show what each file is; of several files a line each, then what is wrong; exit code 1 if any is."""
     files = [file for source in sources for file in inspect_sources(source)]
-    found = [inspect_file(file, slide_mpp=slide_mpp, table=table) for file in files]
+    found = [inspect_file(file, slide_mpp=read_slide_mpp(slide_mpp), table=table) for file in files]
     if as_json:
         rows = [
             {"file": str(one.path), "ok": one.ok, **one.facts, "problems": [str(problem) for problem in one.problems]}

@@ -13,6 +13,7 @@ from momkd.errors import CohortError, Problem
 from momkd.experiment import Experiment
 from momkd.files import read_json
 from momkd.report.curves import draw_run
+from momkd.slides.mpp import read_slide_mpp
 from momkd.study.checkpoint import import_checkpoint
 from momkd.study.crossval import StudyResult, crossval, fit_final
 from momkd.study.external import evaluate
@@ -53,10 +54,10 @@ def do_evaluate(run: Path, experiment: Experiment, out: Path, allow_overlap: boo
     return result
 
 
-def do_predict(model: Path, sources: list[Path], out: Path, table: Path | None, slide_mpp: float | None) -> None:
+def do_predict(model: Path, sources: list[Path], out: Path, table: Path | None, slide_mpp: str | None) -> None:
     """Score slides and write one or two tables."""
     patients = None if table is None else _patients(table)
-    slides, by_patient = predict(model, sources, patients=patients, slide_mpp=slide_mpp)
+    slides, by_patient = predict(model, sources, patients=patients, slide_mpp=read_slide_mpp(slide_mpp))
     columns = ["slide_id", "patient_id", *slides.columns[2:]]
     write_csv(out, slides[columns])
     show_table(slides[columns], f"{len(slides)} slides → {out}")

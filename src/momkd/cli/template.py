@@ -20,7 +20,7 @@ cohort:
 features:
   dir: features                # TRIDENT, CLAM, STAMP, published MoMKD or `momkd import-features`
   normalize: none              # none | standard | quantile, fitted on the training patients of each fold
-  # slide_mpp: 0.5             # µm per level-0 pixel, for STAMP files only
+  # slide_mpp: 0.5             # µm per level-0 pixel where the files lack it; or mpp.csv: slide_id, mpp
   # store: packed              # a packed copy, made on first use: faster, shared by all folds (large cohorts)
 
 graph:

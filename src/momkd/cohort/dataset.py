@@ -15,6 +15,7 @@ from momkd.experiment import Experiment
 from momkd.omics.table import OmicsTable
 from momkd.slides.bag import Bag, BagInfo
 from momkd.slides.graph import bag_edges
+from momkd.slides.mpp import SlideMpp, read_slide_mpp
 from momkd.slides.packing import PackReport, Progress, pack_store
 from momkd.slides.readers import bag_digest, read_bag
 from momkd.slides.store import FeatureStore
@@ -39,7 +40,7 @@ class CohortData:
         cohort: Cohort,
         headers: dict[str, BagInfo],
         omics: Mapping[str, OmicsTable],
-        slide_mpp: float | None = None,
+        slide_mpp: SlideMpp = None,
         cache_bytes: int = CACHE_BYTES,
         store: FeatureStore | None = None,
     ) -> None:
@@ -139,7 +140,9 @@ def load_data(experiment: Experiment, *, cache_bytes: int = CACHE_BYTES, packed:
     if packed and experiment.features.store is not None:
         _pack(experiment, found.cohort, None)
         store = FeatureStore(experiment.features.store)
-    return CohortData(found.cohort, found.headers, found.omics, experiment.features.slide_mpp, cache_bytes, store)
+    return CohortData(
+        found.cohort, found.headers, found.omics, read_slide_mpp(experiment.features.slide_mpp), cache_bytes, store
+    )
 
 
 def pack_features(experiment: Experiment, *, progress: Progress | None = None) -> PackReport:
@@ -164,7 +167,7 @@ def _pack(experiment: Experiment, cohort: Cohort, progress: Progress | None) -> 
         dict(zip(cohort.slides["slide_id"], cohort.slides["path"], strict=True)),
         dtype=features.store_dtype,
         graph_k=experiment.graph.k,
-        slide_mpp=features.slide_mpp,
+        slide_mpp=read_slide_mpp(features.slide_mpp),
         progress=progress,
     )
 

@@ -14,6 +14,7 @@ from momkd.errors import FeatureFileError, Problem, SplitError, summarise
 from momkd.experiment import Experiment, memory_notes
 from momkd.omics.table import OmicsTable
 from momkd.slides.bag import BagInfo
+from momkd.slides.mpp import read_slide_mpp
 from momkd.slides.readers import bag_digest, inspect_bag, read_bag
 from momkd.slides.sheet import problem_of
 
@@ -52,8 +53,13 @@ def _read_files(
     cohort: Cohort, experiment: Experiment, problems: list[Problem], *, deep: bool
 ) -> tuple[dict[str, BagInfo], dict[str, str]]:
     """Return headers and, if ``deep``, digests of the contents, by slide id."""
-    headers, digests = {}, {}
-    mpp = experiment.features.slide_mpp
+    headers: dict[str, BagInfo] = {}
+    digests: dict[str, str] = {}
+    try:
+        mpp = read_slide_mpp(experiment.features.slide_mpp)
+    except FeatureFileError as error:
+        problems.append(problem_of(error))
+        return headers, digests
     for slide, path in zip(cohort.slides["slide_id"], cohort.slides["path"], strict=True):
         try:
             headers[slide] = inspect_bag(path, slide_mpp=mpp)

@@ -25,7 +25,9 @@ class FeatureSettings(Section):
 
     dir: Path
     normalize: Literal["none", "standard", "quantile"] = Field("none", description="fitted on training patients")
-    slide_mpp: Positive | None = Field(None, description="µm per level-0 pixel, for layouts that store µm only (STAMP)")
+    slide_mpp: Positive | Path | None = Field(
+        None, description="µm per level-0 pixel where files lack it: a number, or a CSV with slide_id and mpp"
+    )
     store: Path | None = Field(None, description="folder of a packed copy of the features, made on first use")
     store_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="of the packed features")
 

@@ -12,6 +12,7 @@ from typing import Literal
 from momkd.errors import FeatureFileError, Problem, summarise
 from momkd.slides.bag import Bag
 from momkd.slides.folders import choose_file, feature_folder, list_features
+from momkd.slides.mpp import SlideMpp, mpp_of
 from momkd.slides.readers import bag_digest, inspect_bag, read_bag
 from momkd.slides.sheet import defect, problem_of
 from momkd.slides.sources import source_sha256
@@ -41,7 +42,7 @@ def import_features(
     out: Path,
     *,
     dtype: str = "float16",
-    slide_mpp: float | None = None,
+    slide_mpp: SlideMpp = None,
     graph_k: int | None = None,
     table: str | None = None,
     progress: Progress | None = None,
@@ -66,16 +67,14 @@ def import_features(
     if any(path.parent.resolve() == out.resolve() for path in files):
         raise defect(out, "the folder of the source files", "another folder for --out")
     problems += _leftovers(out)
-    settings = {"dtype": dtype, "graph_k": graph_k, "slide_mpp": slide_mpp} | (
-        {} if table is None else {"table": table}
-    )
+    settings = {"dtype": dtype, "graph_k": graph_k, **({} if table is None else {"table": table})}
     written: list[str] = []
     unchanged: list[str] = []
     blurred: list[Problem] = []
     for done, path in enumerate(files, 1):
         target = out / f"{path.stem}.h5"
         try:
-            note = _source_note(path, settings)
+            note = _source_note(path, {**settings, "slide_mpp": mpp_of(slide_mpp, path.stem)})
             state = _state(target, note)
             if state == "current":
                 unchanged.append(path.stem)

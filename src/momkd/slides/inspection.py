@@ -10,6 +10,7 @@ import numpy as np
 from momkd.errors import FeatureFileError, Problem
 from momkd.slides.bag import Bag
 from momkd.slides.folders import choose_file, feature_folder, list_features
+from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import bag_digest, read_bag
 from momkd.slides.sheet import problem_of
 from momkd.slides.sources import source_files
@@ -44,7 +45,7 @@ class Inspection:
         return not any(problem.severity == "error" for problem in self.problems)
 
 
-def inspect_file(path: Path, *, slide_mpp: float | None = None, table: str | None = None) -> Inspection:
+def inspect_file(path: Path, *, slide_mpp: SlideMpp = None, table: str | None = None) -> Inspection:
     """Read a feature file whole and say what it is; what is wrong with it is returned, not raised."""
     try:
         bag = read_bag(path, slide_mpp=slide_mpp, table=table)

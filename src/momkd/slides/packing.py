@@ -19,6 +19,7 @@ import numpy as np
 from momkd.errors import FeatureFileError, Problem, raise_problems
 from momkd.slides.bag import Bag
 from momkd.slides.graph import knn_edges
+from momkd.slides.mpp import SlideMpp, mpp_of
 from momkd.slides.readers import bag_digest, read_bag
 from momkd.slides.sheet import defect, problem_of
 from momkd.slides.store import (
@@ -65,7 +66,7 @@ def pack_store(
     *,
     dtype: StoreDtype = "float16",
     graph_k: int = 0,
-    slide_mpp: float | None = None,
+    slide_mpp: SlideMpp = None,
     progress: Progress | None = None,
 ) -> PackReport:
     """Bring a store up to date with the feature files of some slides, {slide id: file}; make it where there is none.
@@ -97,7 +98,7 @@ def pack_store(
 
 
 def _fresh(
-    path: Path, sources: Mapping[str, Path], dtype: StoreDtype, graph_k: int, slide_mpp: float | None
+    path: Path, sources: Mapping[str, Path], dtype: StoreDtype, graph_k: int, slide_mpp: SlideMpp
 ) -> PackReport | None:
     """The report of a store that needs nothing, found without a lock and without writing; else None."""
     index = _readable_index(path)
@@ -106,7 +107,11 @@ def _fresh(
     _check_dtype(path, index, dtype)
     for slide_id, source in sources.items():
         entry = index.slides.get(slide_id)
-        if entry is None or not _untouched(entry, source, slide_mpp) or _lacks_graph(entry, graph_k):
+        if (
+            entry is None
+            or not _untouched(entry, source, mpp_of(slide_mpp, source.stem))
+            or _lacks_graph(entry, graph_k)
+        ):
             return None
     return PackReport(path, (), (), tuple(sorted(sources)))
 
@@ -167,7 +172,7 @@ def _new_store(path: Path, dtype: StoreDtype) -> Index:
 class _Packer:
     """Appends slides to the data files, and now and then the index that knows of them."""
 
-    def __init__(self, path: Path, index: Index, graph_k: int, slide_mpp: float | None) -> None:
+    def __init__(self, path: Path, index: Index, graph_k: int, slide_mpp: SlideMpp) -> None:
         self.path, self.index, self.graph_k, self.slide_mpp = path, index, graph_k, slide_mpp
         self.packed: list[str] = []
         self.refreshed: list[str] = []
@@ -200,7 +205,7 @@ class _Packer:
 
     def _slide(self, slide_id: str, source: Path) -> None:
         entry = self.index.slides.get(slide_id)
-        if entry is not None and _untouched(entry, source, self.slide_mpp):
+        if entry is not None and _untouched(entry, source, mpp_of(self.slide_mpp, source.stem)):
             self.unchanged.append(slide_id)
         else:
             entry = self._from_source(slide_id, source, entry)
@@ -210,18 +215,19 @@ class _Packer:
 
     def _from_source(self, slide_id: str, source: Path, entry: Entry | None) -> Entry:
         """Read a feature file: the entry with its new times where the contents are those of the store, else packed."""
-        bag, before = _read_still(source, self.slide_mpp)
+        slide_mpp = mpp_of(self.slide_mpp, source.stem)
+        bag, before = _read_still(source, slide_mpp)
         digest = bag_digest(bag)
         if entry is not None and entry.content_sha256 == digest:
             self.refreshed.append(slide_id)
-            return dataclasses.replace(entry, source=before, slide_mpp=self.slide_mpp)
+            return dataclasses.replace(entry, source=before, slide_mpp=slide_mpp)
         if entry is not None:
             logger.info("%s changed since it was packed, and is packed again", source)
         stored = _as_stored(bag, self.index.dtype)
         made = Entry(
             source=before,
             content_sha256=digest,
-            slide_mpp=self.slide_mpp,
+            slide_mpp=slide_mpp,
             n_patches=bag.n_patches,
             width=bag.width,
             features=self._append(FEATURES, stored),

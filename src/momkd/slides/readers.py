@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,21 +15,22 @@ from momkd.slides.folders import find_features
 from momkd.slides.hdf5 import open_h5
 from momkd.slides.layouts import describe_h5
 from momkd.slides.lazyslide import open_lazyslide
+from momkd.slides.mpp import SlideMpp, mpp_of
 from momkd.slides.sheet import Sheet, defect
 from momkd.slides.tensors import describe_pt
 
 __all__ = ["bag_digest", "find_features", "inspect_bag", "read_bag"]
 
 
-def read_bag(path: Path, *, slide_mpp: float | None = None, table: str | None = None) -> Bag:
+def read_bag(path: Path, *, slide_mpp: SlideMpp = None, table: str | None = None) -> Bag:
     """Read one feature file of any known layout as a Bag, everything checked.
 
-    ``slide_mpp`` (µm per level-0 pixel) turns coordinates in µm into pixels and fills ``mpp`` where the file has
-    none; a file's own mpp wins. ``table`` names the features of a LazySlide store that has several. The slide id is
-    the file name without its last suffix. Raises FeatureFileError naming file, finding and expectation; no failure
-    ever gives an empty or a made-up bag.
+    ``slide_mpp`` (µm per level-0 pixel, of all slides or by slide id) turns coordinates in µm into pixels and fills
+    ``mpp`` where the file has none; a file's own mpp wins. ``table`` names the features of a LazySlide store that has
+    several. The slide id is the file name without its last suffix. Raises FeatureFileError naming file, finding and
+    expectation; no failure ever gives an empty or a made-up bag.
     """
-    with _sheet(Path(path), slide_mpp, table) as sheet:
+    with _sheet(Path(path), mpp_of(slide_mpp, Path(path).stem), table) as sheet:
         n_patches, width = check_header(sheet)
         features = as_features(sheet.path, sheet.features.read().reshape(n_patches, width))
         coords = None if sheet.coords is None else as_coords(sheet.path, sheet.coords.read(), sheet.um_per_px)
@@ -48,13 +48,13 @@ def read_bag(path: Path, *, slide_mpp: float | None = None, table: str | None = 
     )
 
 
-def inspect_bag(path: Path, *, slide_mpp: float | None = None, table: str | None = None) -> BagInfo:
+def inspect_bag(path: Path, *, slide_mpp: SlideMpp = None, table: str | None = None) -> BagInfo:
     """Read what a feature file's header says: sizes, types, names; about a millisecond, whatever its size.
 
     Shapes and types are checked as ``read_bag`` does; values (NaN, negative coordinates, edge indices) are not read.
     Raises FeatureFileError.
     """
-    with _sheet(Path(path), slide_mpp, table) as sheet:
+    with _sheet(Path(path), mpp_of(slide_mpp, Path(path).stem), table) as sheet:
         n_patches, width = check_header(sheet)
         return BagInfo(
             slide_id=sheet.path.stem,
@@ -74,8 +74,6 @@ def inspect_bag(path: Path, *, slide_mpp: float | None = None, table: str | None
 @contextmanager
 def _sheet(path: Path, slide_mpp: float | None, table: str | None) -> Iterator[Sheet]:
     """Open a file, or a store, by its suffix and describe it."""
-    if slide_mpp is not None and not 0 < slide_mpp < math.inf:
-        raise defect("features.slide_mpp", f"{slide_mpp}", "µm per level-0 pixel, above 0")
     if path.suffix == ".h5":
         with open_h5(path) as file:
             yield describe_h5(path, file, slide_mpp)

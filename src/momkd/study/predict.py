@@ -12,6 +12,7 @@ import pandas as pd
 from momkd.errors import FeatureFileError, StudentError, summarise
 from momkd.slides.bag import Bag
 from momkd.slides.folders import choose_file, feature_folder, list_features
+from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import bag_digest, read_bag
 from momkd.student import SlidePrediction, StudentPredictor, load_student
 from momkd.study.run_folder import RunFolder
@@ -86,7 +87,7 @@ def predict(
     sources: Sequence[Path],
     *,
     patients: Mapping[str, str] | None = None,
-    slide_mpp: float | None = None,
+    slide_mpp: SlideMpp = None,
     device: str = "cpu",
     on_slide: Callable[[str], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
