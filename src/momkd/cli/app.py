@@ -111,6 +111,20 @@ def init(
 
 
 @app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Where runs will go.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Look at this machine: Python, torch, devices, threads, memory, disk, extras; exit code 1 if it will not do.
+
+    [bold]momkd doctor runs/[/bold]
+    """
+    from momkd.cli.doctor import do_doctor
+
+    do_doctor(folder, as_json=as_json)
+
+
+@app.command()
 def check(
     file: ExperimentFile,
     overrides: Overrides = None,
