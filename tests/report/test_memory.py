@@ -117,7 +117,7 @@ def test_a_run_gets_the_picture_where_it_has_a_memory(tmp_path: Path) -> None:
     assert [path.name for path in draw_run(tmp_path, task)] == ["curves.png", "calibration.png", "learning.png"]
     history(2, members=2).to_csv(folder / "history.csv", index=False)
     drawn = draw_run(tmp_path, task)
-    assert [path.name for path in drawn] == ["curves.png", "learning.png", "memory.png"]
+    assert [path.name for path in drawn] == ["curves.png", "calibration.png", "learning.png", "memory.png"]
     first = [path.read_bytes() for path in drawn]
     assert first[-1].startswith(b"\x89PNG")
     assert [path.read_bytes() for path in draw_run(tmp_path, task)] == first

@@ -54,7 +54,8 @@ def without_seconds(run: Path) -> dict[str, object]:
 def test_what_a_run_leaves(home: Path) -> None:
     run = home / "run"
     names = {path.name for path in run.iterdir()}
-    assert names == {*RESULTS, "experiment.yaml", "environment.json", "log.txt", "fold-0-0", "fold-0-1", "fold-0-2"}
+    told = {"experiment.yaml", "environment.json", "log.txt", "patients.csv"}
+    assert names == {*RESULTS, *told, "fold-0-0", "fold-0-1", "fold-0-2"}
     for fold in sorted(run.glob("fold-*")):
         left = {path.relative_to(fold).as_posix() for path in fold.rglob("*") if path.is_file()}
         student = {"student/student.json", "student/student.safetensors"}
