@@ -145,7 +145,8 @@ def import_features(
 @app.command()
 def extract(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SLIDES…", help="Slides, folders of them, tables (CSV: file, slide_id, mpp).")
+        list[Path],
+        typer.Argument(metavar="SLIDES…", help="Slides, folders of them, tables (CSV: file, slide_id, mpp)."),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the feature files; an unfinished one goes on.")],
     encoder: Annotated[

@@ -54,19 +54,17 @@ def do_extract(sources: list[Path], out: Path, settings: ExtractSettings) -> Non
     """Extract with progress, say what there is; exit code 1 if any slide failed."""
     progress = _Progress()
     with progress.bars:
-        report = extract_slides(
-            sources, out, settings, watch=progress, ask_token=_ask if sys.stdin.isatty() else None
-        )
+        report = extract_slides(sources, out, settings, watch=progress, ask_token=_ask if sys.stdin.isatty() else None)
     parts = [f"{len(report.made)} slides made", f"{len(report.unchanged)} already complete"]
     parts += [f"{len(report.failed)} failed"] + ([f"{len(report.held)} left to others"] if report.held else [])
     speed = f"; {progress.patches / progress.seconds:.1f} patches/s" if progress.seconds else ""
-    console().print(
-        f"{out}: {', '.join(parts)}{speed}; see {out / 'summary.md'}", soft_wrap=True, highlight=False
-    )
+    console().print(f"{out}: {', '.join(parts)}{speed}; see {out / 'summary.md'}", soft_wrap=True, highlight=False)
     if report.failed:
         raise typer.Exit(1)
 
 
 def _ask(message: str) -> str:
     Console(stderr=True).print(message, highlight=False, soft_wrap=True, markup=False)
-    return str(typer.prompt("Hugging Face token (empty: none)", default="", hide_input=True, show_default=False, err=True))
+    return str(
+        typer.prompt("Hugging Face token (empty: none)", default="", hide_input=True, show_default=False, err=True)
+    )

@@ -92,7 +92,7 @@ def _lite0(checkpoint: Path | None, device: torch.device) -> Encoder:
     load_weights(module, lite0.timm_names(read_weights(path)), path, DEFAULT_ENCODER)
     digest = weights_digest(module)
     lite0.fold_batch_norms(module)
-    module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = module.to(device).to(memory_format=torch.channels_last)
     prepare = lite0.PREPARATION
     return Encoder(DEFAULT_ENCODER, lite0.WIDTH, digest, str(prepare), lambda patches: module(prepare(patches)))
 
@@ -120,7 +120,9 @@ def _from_timm(name: str, checkpoint: Path | None, device: torch.device, ask_tok
     from timm.data import resolve_model_data_config
 
     if not name.startswith(("hf-hub:", "hf_hub:")) and not timm.is_model(name):
-        near = difflib.get_close_matches(name.lower(), [*encoder_names(), *ALIASES, *timm.list_models()], n=3, cutoff=0.6)
+        near = difflib.get_close_matches(
+            name.lower(), [*encoder_names(), *ALIASES, *timm.list_models()], n=3, cutoff=0.6
+        )
         mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(encoder_names())}"
         raise fault("--encoder", repr(name), "an encoder of momkd, LazySlide or timm, or hf-hub:OWNER/NAME", mend)
     repository = name.split(":", 1)[1] if ":" in name else f"timm/{name}"
@@ -172,7 +174,9 @@ def _from_lazyslide(
     model.to(device)
     transform = model.get_transform()
     inner = getattr(model, "model", None)
-    digest = weights_digest(inner) if isinstance(inner, nn.Module) else f"lazyslide-models {version('lazyslide-models')}"
+    digest = (
+        weights_digest(inner) if isinstance(inner, nn.Module) else f"lazyslide-models {version('lazyslide-models')}"
+    )
 
     def embed(patches: Tensor) -> Tensor:
         # One by one, as LazySlide does: some of its transforms take images, not batches.

@@ -62,7 +62,9 @@ def _store(token: str, encoder: str) -> bool:
     try:
         login(token=token.strip(), add_to_git_credential=False)
     except (HfHubHTTPError, ValueError) as error:
-        raise fault(f"encoder {encoder}", "the hub does not know this token", mend="make one at hf.co/settings/tokens") from error
+        raise fault(
+            f"encoder {encoder}", "the hub does not know this token", mend="make one at hf.co/settings/tokens"
+        ) from error
     return True
 
 

@@ -72,17 +72,17 @@ def _decode(path: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            image = Image.open(path)
+            file = Image.open(path)
         except Image.DecompressionBombError as error:
             raise ValueError(
                 f"more than {_MOST_PIXELS / 1e6:.0f} million pixels in an image without tiles; "
                 "make it a tiled pyramid: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
             ) from error
-        with image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"an image of mode {image.mode}; expected 8 bits a channel")
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                canvas = Image.new("RGBA", image.size, (*_WHITE, 255))
-                image = Image.alpha_composite(canvas, image)
-            return np.asarray(image.convert("RGB"))
+        with file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError(f"an image of mode {file.mode}; expected 8 bits a channel")
+            if not file.has_transparency_data:
+                return np.asarray(file.convert("RGB"))
+            layer = file.convert("RGBA")
+            canvas = Image.new("RGBA", layer.size, (*_WHITE, 255))
+            return np.asarray(Image.alpha_composite(canvas, layer).convert("RGB"))

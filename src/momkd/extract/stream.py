@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -20,12 +20,12 @@ _AHEAD, _AHEAD_BYTES = 3, 256e6
 
 def stream_patches(
     reader: Any, requests: Sequence[Any], size: int, *, batch_size: int, workers: int
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Yield batches (b, size, size, 3) uint8 of the requested patches, in order, b at most ``batch_size``.
 
     ``workers`` threads read ahead, each with its own copy of wsidata's ``reader``, so that readers need not be
-    thread-safe; the number of threads changes nothing else. At most three batches wait, less if they are large. Raises ExtractError
-    naming the first patch that cannot be read.
+    thread-safe; the number of threads changes nothing else. At most three batches wait, fewer if they are large. Raises
+    ExtractError naming the first patch that cannot be read.
     """
     threads = _Readers(reader)
     ahead = max(1, min(_AHEAD, int(_AHEAD_BYTES / (batch_size * size * size * 3))))

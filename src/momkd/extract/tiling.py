@@ -143,11 +143,12 @@ def _tiles(
     requests = shapes2tiles(opened, "tiles")
     coords = np.array([(request.x, request.y) for request in requests], np.int64).reshape(-1, 2)
     left, top, width, height = (int(value) for value in opened.properties.bounds)
-    inside = ((coords >= (left, top)) & (coords + size <= (left + width, top + height))).all(axis=1)
+    beyond = (coords < (left, top)) | (coords + size > (left + width, top + height))
+    inside = ~np.any(beyond, axis=1)
     wanted = (settings.patch_size, settings.patch_size)
     resized = [
         request._replace(dsize=None if (request.width, request.height) == wanted else wanted)
-        for request, keep in zip(requests, inside, strict=True)
+        for request, keep in zip(requests, inside.tolist(), strict=True)
         if keep
     ]
     return coords[inside], tuple(resized), size
@@ -208,7 +209,7 @@ def _reason(path: Path, error: Exception) -> str:
     for name in names:
         try:
             READERS[name](path)
-        except Exception as reason:  # a reader may raise anything
+        except Exception as reason:  # noqa: BLE001 - a reader may raise anything
             said.append(f"{name}: {_words(reason)}")
     return "; ".join(said) or _words(error)
 
