@@ -43,7 +43,8 @@ class ImageReader(ReaderBase):  # type: ignore[misc]
     def get_thumbnail(self, size: int, **_: Any) -> np.ndarray:
         """Return the image with its longer side scaled to ``size``."""
         height, width = self._all().shape[:2]
-        return np.asarray(self.resize_img(self._all(), scale=size / max(height, width)))
+        longer = max(height, width)
+        return np.asarray(self.resize_img(self._all(), (width * size // longer, height * size // longer)))
 
     def create_reader(self) -> None:
         """Decode the image, if it is not."""

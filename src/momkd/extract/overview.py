@@ -17,6 +17,9 @@ OVERVIEW_MPP = 4.0
 _LEAST_SIDE, _MOST_PIXELS, _STRIP_PIXELS = 1024, 12_000_000, 16_000_000
 # Pieces smaller than this are dust.
 _LEAST_TISSUE_UM2, _LEAST_TISSUE_SHARE = 5e4, 1e-3
+# Otsu's threshold splits even blank paper in two. Where nine pixels of ten have less colour than this (largest minus
+# smallest channel), it is paper; fat, mostly white too, has its pink strands.
+_COLOUR, _COLOURLESS_SHARE = 16, 90
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,7 @@ def _scale(width: int, height: int, mpp: float) -> float:
 def find_tissue(overview: Overview, method: str) -> list[Any]:
     """Return the pieces of tissue as shapely polygons (with holes) in level-0 pixels; ``method`` otsu or entropy.
 
-    Pieces below 0.05 mm² (0.1 % of a small image) are dust and left out.
+    Pieces below 0.05 mm² (0.1 % of a small image) are dust and left out; so is paper that otsu takes for tissue.
     """
     import lazyslide
     from shapely.affinity import affine_transform
@@ -79,8 +82,21 @@ def find_tissue(overview: Overview, method: str) -> list[Any]:
     lazyslide.pp.find_tissues(small, level=0, method=method, min_tissue_area=min(share, _LEAST_TISSUE_SHARE))
     if "tissues" not in small.shapes:
         return []
+    pieces = [p for p in small.shapes["tissues"].geometry if method != "otsu" or _has_colour(overview.image, p)]
     matrix = [overview.scale, 0.0, 0.0, overview.scale, overview.x, overview.y]
-    return [affine_transform(piece, matrix) for piece in small.shapes["tissues"].geometry]
+    return [affine_transform(piece, matrix) for piece in pieces]
+
+
+def _has_colour(image: np.ndarray, piece: Any) -> bool:
+    """Whether a piece (a polygon in pixels of ``image``) is more than paper."""
+    import cv2
+
+    left, top, right, bottom = (int(value) for value in piece.bounds)
+    part = image[top : bottom + 1, left : right + 1]
+    inside = np.zeros(part.shape[:2], np.uint8)
+    cv2.fillPoly(inside, [np.asarray(piece.exterior.coords, np.int32)[:, :2] - (left, top)], 1)
+    colour = part.max(axis=2) - part.min(axis=2)
+    return bool(np.percentile(colour[inside > 0], _COLOURLESS_SHARE) > _COLOUR)
 
 
 def _array_reader(image: np.ndarray, mpp: float) -> Any:
