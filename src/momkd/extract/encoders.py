@@ -35,6 +35,7 @@ ALIASES = {
 }
 # LazySlide's classes that take a weight file; the others ignore it, which would give other features without a word.
 _LAZYSLIDE_FILES = ("conch",)
+_HUB = ("hf-hub:", "hf_hub:")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +71,18 @@ def load_encoder(
         return _lite0(checkpoint, device)
     if name in RECIPES and (checkpoint is not None or RECIPES[name].hub):
         return _from_recipe(name, RECIPES[name], checkpoint, device, ask_token)
+    import timm
+
+    if name.startswith(_HUB) or timm.is_model(name):
+        return _from_timm(name, checkpoint, device, ask_token)
+    # After timm's names, because importing all of LazySlide's takes seconds.
     from lazyslide_models import MODEL_REGISTRY, list_models
 
     if name in {*list_models("vision"), *list_models("multimodal")}:
         return _from_lazyslide(name, MODEL_REGISTRY[name], checkpoint, device, ask_token)
-    return _from_timm(name, checkpoint, device, ask_token)
+    near = difflib.get_close_matches(name.lower(), [*encoder_names(), *ALIASES, *timm.list_models()], n=3, cutoff=0.6)
+    mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(encoder_names())}"
+    raise fault("--encoder", repr(name), "an encoder of momkd, LazySlide or timm, or hf-hub:OWNER/NAME", mend)
 
 
 def encoder_names() -> list[str]:
@@ -119,12 +127,6 @@ def _from_timm(name: str, checkpoint: Path | None, device: torch.device, ask_tok
     import timm
     from timm.data import resolve_model_data_config
 
-    if not name.startswith(("hf-hub:", "hf_hub:")) and not timm.is_model(name):
-        near = difflib.get_close_matches(
-            name.lower(), [*encoder_names(), *ALIASES, *timm.list_models()], n=3, cutoff=0.6
-        )
-        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(encoder_names())}"
-        raise fault("--encoder", repr(name), "an encoder of momkd, LazySlide or timm, or hf-hub:OWNER/NAME", mend)
     repository = name.split(":", 1)[1] if ":" in name else f"timm/{name}"
     if checkpoint is None:
         module = from_hub(name, repository, lambda: timm.create_model(name, pretrained=True, num_classes=0), ask_token)

@@ -14,7 +14,7 @@ _TISSUE, _PATCH = (0, 130, 60), (20, 40, 200)
 
 
 def draw_tiling(tiling: Tiling, target: Path) -> None:
-    """Write a PNG of the overview with the outlines of tissue (green) and patches (blue), at most 1500 px a side."""
+    """Write a JPEG of the overview with the outlines of tissue (green) and patches (blue), at most 1500 px a side."""
     from PIL import Image, ImageDraw
 
     overview = tiling.overview
@@ -34,8 +34,9 @@ def draw_tiling(tiling: Tiling, target: Path) -> None:
         for polygon in getattr(piece, "geoms", [piece]):
             for ring in (polygon.exterior, *polygon.interiors):
                 pen.line(place(ring.coords), fill=_TISSUE, width=3)
+    width = 2 if tiling.patch_size_level0 * factor > 40 else 1
     for corner in tiling.coords:
         (left, top), (right, bottom) = place(np.stack([corner, corner + tiling.patch_size_level0]))
-        pen.rectangle((left, top, right, bottom), outline=_PATCH)
+        pen.rectangle((left, top, right, bottom), outline=_PATCH, width=width)
     with atomic_path(target) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="JPEG", quality=85, subsampling=0)

@@ -1,6 +1,6 @@
 """What an extraction folder remembers: its settings, and one state a slide.
 
-    OUT/<slide>.h5  extract.json  states/<slide>.json  tiling/<slide>.png  summary.md
+    OUT/<slide>.h5  extract.json  states/<slide>.json  tiling/<slide>.jpg  summary.md
 
 Nothing in it says when or how fast, so that an interrupted and continued folder equals an uninterrupted one.
 """
@@ -51,7 +51,7 @@ class ExtractFolder:
 
     def picture(self, slide_id: str) -> Path:
         """The picture of a slide's patches."""
-        return self.path / PICTURES / f"{slide_id}.png"
+        return self.path / PICTURES / f"{slide_id}.jpg"
 
     def lock(self, slide_id: str) -> Path:
         """The lock file of a slide; it is there while somebody works on it."""
