@@ -43,7 +43,7 @@ def test_a_run_gets_its_pictures(tmp_path: Path) -> None:
     (tmp_path / "fold-0-0").mkdir()
     history.to_csv(tmp_path / "fold-0-0" / "history.csv", index=False)
     drawn = draw_run(tmp_path, TaskSettings(label="HER2", classes=CLASSES))
-    assert [path.name for path in drawn] == ["curves.png", "learning.png"]
+    assert [path.name for path in drawn] == ["curves.png", "calibration.png", "learning.png"]
     first = [path.read_bytes() for path in drawn]
     assert all(picture.startswith(b"\x89PNG") for picture in first)
     assert [path.read_bytes() for path in draw_run(tmp_path, TaskSettings(label="HER2", classes=CLASSES))] == first
@@ -88,3 +88,15 @@ def test_the_members_of_a_fold_are_lines_of_their_own(tmp_path: Path, monkeypatc
     assert [list(line.get_ydata()) for line in loss.lines] == [[4.0, 3.0], [2.0, 1.0]]
     # Each line has a dot at its best epoch.
     assert [list(line.get_ydata()) for line in area.lines] == [[0.5, 0.6], [0.6], [0.9, 0.7], [0.9]]
+
+
+def test_a_method_that_is_solved_has_no_learning_curve(tmp_path: Path) -> None:
+    folder = tmp_path / "fold-0-0"
+    folder.mkdir()
+    pd.DataFrame({"member": [0, 1], "epoch": [1, 1], "val_auc": [0.7, 0.8]}).to_csv(folder / "history.csv", index=False)
+    rows = [[0, 0, "test", f"P{i}", "ab"[i % 2], 1 - 0.1 * i, 0.1 * i] for i in range(8)]
+    rows += [[0, 0, "val", f"V{i}", "ab"[i % 2], 1 - 0.1 * i, 0.1 * i] for i in range(8)]
+    columns = ["repeat", "fold", "role", "patient_id", "label", "prob_a", "prob_b"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "predictions.csv", index=False)
+    drawn = draw_run(tmp_path, TaskSettings(label="x", classes=("a", "b")))
+    assert [path.name for path in drawn] == ["curves.png", "calibration.png"]

@@ -114,7 +114,7 @@ def test_a_run_gets_the_picture_where_it_has_a_memory(tmp_path: Path) -> None:
     plain = history(2)[["epoch", "loss_total", "val_auc", "temperature"]]
     assert not has_memory([plain])
     plain.to_csv(folder / "history.csv", index=False)
-    assert [path.name for path in draw_run(tmp_path, task)] == ["curves.png", "learning.png"]
+    assert [path.name for path in draw_run(tmp_path, task)] == ["curves.png", "calibration.png", "learning.png"]
     history(2, members=2).to_csv(folder / "history.csv", index=False)
     drawn = draw_run(tmp_path, task)
     assert [path.name for path in drawn] == ["curves.png", "learning.png", "memory.png"]

@@ -47,10 +47,12 @@ def test_missing_files_are_all_listed_with_the_nearest_name(tmp_path: Path) -> N
 
 
 def test_hidden_and_foreign_files_are_not_features(tmp_path: Path) -> None:
-    touch(tmp_path, ".a.123.abc.tmp.h5", "a.csv", "a.zarr/zarr.json")
+    touch(tmp_path, ".a.123.abc.tmp.h5", "a.csv", "a.txt/notes")
     found, problems = find_features(tmp_path, ["a"])
     assert found == {}
-    assert "no feature file; it holds a.csv, a.zarr; expected files <slide>.h5 or <slide>.pt" in str(problems[0])
+    assert "no feature file; it holds a.csv, a.txt; expected files <slide>.h5, <slide>.zarr or <slide>.pt" in str(
+        problems[0]
+    )
 
 
 @pytest.mark.parametrize(

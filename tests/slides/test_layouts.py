@@ -13,6 +13,7 @@ import pytest
 from momkd.errors import FeatureFileError
 from momkd.slides.bag import Bag
 from momkd.slides.graph import bag_edges, knn_edges
+from momkd.slides.importer import import_features
 from momkd.slides.readers import inspect_bag, read_bag
 
 SLIDE = "tcga-cr-7395-01a-01-ts1"
@@ -187,13 +188,41 @@ def test_patch_files_without_features_name_the_missing_stage(shared: Path) -> No
         read_bag(path)
 
 
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [(f"lazyslide/{SLIDE}.zarr", "a LazySlide / SpatialData store"), (f"slideflow/{SLIDE}.pt", "a slideflow bag")],
-)
-def test_layouts_for_later_are_named(shared: Path, path: str, found: str) -> None:
-    with pytest.raises(FeatureFileError, match=found):
-        read_bag(shared / "data/layouts" / path)
+def test_lazyslide(shared: Path) -> None:
+    slide = expected(shared, "lazyslide")[SLIDE]
+    path = shared / "data/layouts" / slide["file"]
+    bag = read_bag(path)
+    assert_reads_as(bag, slide)
+    assert (bag.layout, bag.encoder, bag.mpp, bag.edges) == ("lazyslide", "efficientnet_lite0", None, {})
+    assert_inspects_as(path, bag)
+    assert read_bag(path, slide_mpp=0.5).mpp == 0.5
+    with pytest.raises(FeatureFileError, match=r"no features 'uni_tiles'; it holds efficientnet_lite0_tiles"):
+        read_bag(path, table="uni_tiles")
+
+
+def test_slideflow_centres_become_corners(shared: Path) -> None:
+    slide = expected(shared, "slideflow")[SLIDE]
+    path = shared / "data/layouts" / slide["file"]
+    bag = read_bag(path, slide_mpp=0.5)
+    assert_reads_as(bag, slide)
+    assert (bag.layout, bag.encoder, bag.mpp, bag.edges) == ("slideflow", "EffLite0Features", 0.5, {})
+    assert_inspects_as(path, bag, 0.5)
+    for read in (read_bag, inspect_bag):
+        with pytest.raises(FeatureFileError, match=r"slideflow's tile centres.*--slide-mpp"):
+            read(path)
+
+
+@pytest.mark.parametrize("tool", ["lazyslide", "slideflow", "stamp"])
+def test_every_tool_s_folder_is_imported_and_resumes(shared: Path, tool: str, tmp_path: Path) -> None:
+    source = shared / "data/layouts" / tool
+    first = import_features(source, tmp_path / "ours", slide_mpp=0.5, graph_k=4, dtype="float32")
+    assert (first.written, first.failed) == ((SLIDE,), ())
+    again = import_features(source, tmp_path / "ours", slide_mpp=0.5, graph_k=4, dtype="float32")
+    assert (again.written, again.unchanged) == ((), (SLIDE,))
+    slide = next(iter(expected(shared, tool).values()))
+    ours = read_bag(tmp_path / "ours" / f"{SLIDE}.h5")
+    np.testing.assert_array_equal(ours.coords[:3], slide["first3_level0_topleft_px"])  # type: ignore[index]
+    assert set(ours.edges) == {4}
 
 
 def test_tcga_compartments_bring_a_complete_graph_and_no_coordinates(shared: Path) -> None:

@@ -130,7 +130,10 @@ def import_features(
     source: Annotated[Path, typer.Argument(help="A feature file, or a folder of them, in any known layout.")],
     out: Annotated[Path, typer.Option(help="Folder of the imported files.")],
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    slide_mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, for STAMP files.")] = None,
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="µm per level-0 pixel, where the files have none (STAMP, slideflow).")
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="The features of LazySlide stores that hold several.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Also store the k-nearest-neighbour graph.")] = None,
 ) -> None:
     """Convert feature files to momkd's layout: contiguous float16, provenance, whole files only; resumable.
@@ -139,7 +142,27 @@ def import_features(
     """
     from momkd.cli.data import do_import
 
-    do_import(source, out, dtype, slide_mpp, k)
+    do_import(source, out, dtype, slide_mpp, k, table)
+
+
+@app.command()
+def inspect(
+    sources: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Feature files, or folders of them.")],
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="µm per level-0 pixel, where the files have none (STAMP, slideflow).")
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="The features of LazySlide stores that hold several.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, one object a file.")] = False,
+) -> None:
+    """Say what feature files are, and everything that is wrong with them; exit code 1 if any cannot be used.
+
+    [bold]momkd inspect features/slide.h5[/bold]
+
+    [bold]momkd inspect slide.zarr trident_out/ --json[/bold]
+    """
+    from momkd.cli.data import do_inspect
+
+    do_inspect(sources, slide_mpp, table, as_json=as_json)
 
 
 @app.command()
@@ -362,6 +385,22 @@ def predict(
     from momkd.cli.runs import do_predict
 
     do_predict(model, sources, out, table, slide_mpp)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN|COMPARISON", help="A run, or the folder of a comparison.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file (default: report.html in the folder).")] = None,
+) -> None:
+    """Tell a run or a comparison in one HTML file that needs no network: cohort, metrics, curves, sites, settings.
+
+    [bold]momkd report runs/her2[/bold]
+
+    [bold]momkd report comparisons/her2 --out her2.html[/bold]
+    """
+    from momkd.report.page import write_report
+
+    typer.echo(f"{write_report(folder, out)}: open it in a browser")
 
 
 @app.command("import-checkpoint")

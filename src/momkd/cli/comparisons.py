@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from momkd.cli.progress import StudyProgress
-from momkd.cli.render import console, metric_name, show_table
+from momkd.cli.render import console, show_table
 from momkd.evaluation.scorers import primary_metric
 from momkd.experiment import Experiment
 from momkd.report.comparison import draw_forest, draw_roc, paper_table, write_tables
-from momkd.study.compare import USUAL, choose_methods, compare, read_predictions
+from momkd.report.names import metric_name
+from momkd.study.compare import USUAL, choose_methods, compare
 from momkd.study.run_folder import RunFolder
+from momkd.training.judge import score_words
 
 
 def do_compare(experiment: Experiment, out: Path, methods: str | None, workers: int | None) -> None:
@@ -18,7 +20,7 @@ def do_compare(experiment: Experiment, out: Path, methods: str | None, workers: 
     words = USUAL if methods is None else tuple(word.strip() for word in methods.split(",") if word.strip())
     names = choose_methods(words, omics=experiment.omics is not None)
     folds = experiment.cv.folds * experiment.cv.repeats
-    with StudyProgress(len(names) * folds) as progress:
+    with StudyProgress(len(names) * folds, score_words(experiment.task)) as progress:
         found = compare(experiment, names, out, workers=workers, watch=progress)
     task, main = experiment.task, primary_metric(experiment.task)
     caption = (
@@ -30,7 +32,7 @@ def do_compare(experiment: Experiment, out: Path, methods: str | None, workers: 
     files = write_tables(found.table, main, caption, out)
     files.append(draw_forest(found.table, main, f"{task.label} · {folds} test folds", out / "forest.png"))
     if task.binary:
-        predictions = {name: read_predictions(RunFolder(out / name), task) for name in names}
+        predictions = {name: RunFolder(out / name).predictions(task) for name in names}
         files.append(draw_roc(predictions, task, task.label, out / "roc.png"))
     shown = paper_table(found.table, main)
     # What a terminal of 80 columns has room for.
@@ -39,3 +41,4 @@ def do_compare(experiment: Experiment, out: Path, methods: str | None, workers: 
     console().print(caption, style="dim", highlight=False)
     written = ", ".join(["table.csv", "table.json", *(path.name for path in files)])
     console().print(f"{out}: {written}; a run for each method", soft_wrap=True, highlight=False)
+    console().print(f"one page with all of it: momkd report {out}", soft_wrap=True, highlight=False)

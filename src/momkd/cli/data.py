@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from momkd.cli.render import console, show_problems, show_table
+from momkd.cli.render import console, show_facts, show_problems, show_table
 from momkd.cohort.dataset import CohortData, load_data, pack_features
 from momkd.cohort.pairing import word_of
 from momkd.cohort.splits import load_splits
@@ -18,6 +19,7 @@ from momkd.errors import OmicsError
 from momkd.experiment import Experiment, OmicsSettings
 from momkd.omics.genes import GeneReport, gene_report
 from momkd.slides.importer import ImportReport, add_graphs, import_features
+from momkd.slides.inspection import inspect_file, inspect_sources
 from momkd.study.run_folder import write_csv
 
 
@@ -34,12 +36,44 @@ class _SlideProgress:
         self.bars.update(self._task, completed=done, total=total, description=slide_id)
 
 
-def do_import(source: Path, out: Path, dtype: str, slide_mpp: float | None, k: int | None) -> None:
+def do_import(source: Path, out: Path, dtype: str, slide_mpp: float | None, k: int | None, table: str | None) -> None:
     """Import feature files; exit code 1 if any could not be."""
     progress = _SlideProgress("importing")
     with progress.bars:
-        report = import_features(source, out, dtype=dtype, slide_mpp=slide_mpp, graph_k=k, progress=progress)
+        report = import_features(
+            source, out, dtype=dtype, slide_mpp=slide_mpp, graph_k=k, table=table, progress=progress
+        )
     _show_report(report, "imported")
+
+
+def do_inspect(sources: list[Path], slide_mpp: float | None, table: str | None, *, as_json: bool) -> None:
+    """Show what each file is; of several files a line each, then what is wrong; exit code 1 if any is."""
+    files = [file for source in sources for file in inspect_sources(source)]
+    found = [inspect_file(file, slide_mpp=slide_mpp, table=table) for file in files]
+    if as_json:
+        rows = [
+            {"file": str(one.path), "ok": one.ok, **one.facts, "problems": [str(problem) for problem in one.problems]}
+            for one in found
+        ]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif len(found) == 1:
+        if found[0].facts:
+            show_facts(str(found[0].path), found[0].facts)
+        show_problems(found[0].problems)
+    else:
+        columns = ["layout", "patches", "patch size (level-0 px)", "µm per level-0 px"]
+        table_of = [
+            {
+                "slide": one.path.stem,
+                "state": "ok" if one.ok else "error",
+                **{name: one.facts.get(name, "–") for name in columns},
+            }
+            for one in found
+        ]
+        show_table(pd.DataFrame(table_of), f"{len(found)} feature files", rows=len(found))
+        show_problems([problem for one in found for problem in one.problems])
+    if not all(one.ok for one in found):
+        raise typer.Exit(1)
 
 
 def do_graph(folder: Path, k: int) -> None:

@@ -13,6 +13,7 @@ from momkd.cohort.check import check
 from momkd.errors import RunError
 from momkd.experiment import load_experiment
 from momkd.files import read_json, write_json
+from momkd.report.page import write_report
 from momkd.simulator import SimulationSettings, simulate
 
 # Small enough for two cores and three minutes, and easier than the default: the point is to see the whole path work.
@@ -57,4 +58,5 @@ def run_demo(out: Path, seed: int, workers: int | None, size: SimulationSettings
         f"\n[bold]test AUC (pooled)[/]  with RNA {auc(with_rna.metrics)} · without {auc(without.metrics)} · "
         f"external {auc(outside.metrics)} · {time.monotonic() - started:.0f} s"
     )
-    say(f"curves: {out / 'with-rna' / 'curves.png'}, {out / 'external' / 'curves.png'}", soft_wrap=True)
+    reports = [str(write_report(out / name)) for name in ("with-rna", "external")]
+    say(f"reports, to open in a browser: {', '.join(reports)}", soft_wrap=True)

@@ -13,9 +13,13 @@ from momkd.study.events import Event
 
 
 class StudyProgress:
-    """One bar for the folds of a study and one for each fold at work; plain lines where there is no terminal."""
+    """One bar for the folds of a study and one for each fold at work; plain lines where there is no terminal.
 
-    def __init__(self, folds: int) -> None:
+    ``measure``: what the score of an event is called.
+    """
+
+    def __init__(self, folds: int, measure: str) -> None:
+        self._measure = measure
         self._console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("[progress.description]{task.description}"),
@@ -42,7 +46,7 @@ class StudyProgress:
         """Take one event of the study."""
         key = (event.run, event.repeat, event.fold)
         name = f"{event.run}{' · ' * bool(event.run)}repeat {event.repeat} fold {event.fold}"
-        note = "" if math.isnan(event.val_auc) else f"validation AUC {event.val_auc:.3f}"
+        note = "" if math.isnan(event.score) else f"{self._measure} {event.score:.3f}"
         if event.kind == "started":
             self._running[key] = self._bars.add_task(f"  {name}", total=event.epochs, note="preparing")
         elif event.kind == "epoch":

@@ -12,32 +12,7 @@ from rich.table import Table
 
 from momkd.cohort.check import CheckReport
 from momkd.errors import Problem
-
-_NAMES = {
-    "auc": "AUC",
-    "auprc": "AUPRC",
-    "f1": "F1",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "brier": "Brier score",
-    "ece": "calibration error",
-    "macro_auc": "macro AUC",
-    "macro_f1": "macro F1",
-    "kappa": "quadratic weighted kappa",
-    "class_error": "mean class error",
-    "spearman": "Spearman",
-    "pearson": "Pearson",
-    "r2": "R²",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "concordance": "concordance",
-    "c_index": "c-index (Harrell)",
-    "uno_c_index": "c-index (Uno)",
-}
+from momkd.report.names import interval_words, metric_name
 
 
 def console() -> Console:
@@ -67,26 +42,13 @@ def show_metrics(metrics: Mapping[str, Any], title: str, role: str = "test") -> 
         table.add_row(name, mean + sd, _number(entry.get("pooled")), interval)
         methods.setdefault(str(entry.get("ci_method")), []).append(name)
     screen.print(table)
-    usual = max(methods, key=lambda method: len(methods[method]))
-    for method, names in methods.items():
-        whose = "the others" if method == usual and len(methods) > 1 else ", ".join(names)
-        screen.print(f"interval of {escape(whose)}: {escape(method)}", style="dim", highlight=False)
-
-
-def metric_name(key: str) -> str:
-    """What a metric of metrics.json is called on the screen; auc_<class> is that of a class against the others."""
-    if key not in _NAMES and key.startswith("auc_"):
-        return f"AUC {key.removeprefix('auc_')} against the others"
-    return _NAMES.get(key, key)
+    screen.print(f"intervals: {escape(interval_words(methods))}", style="dim", highlight=False)
 
 
 def show_check(report: CheckReport) -> None:
     """Counts first, then notes, then problems, then the verdict."""
     out = console()
-    counts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in report.counts.items():
-        counts.add_row(str(name), escape(str(value)))
-    out.print(counts)
+    show_facts("", report.counts)
     show_problems(report.problems)
     if report.ok:
         out.print("[bold green]ok[/]: this cohort can be trained on")
@@ -95,6 +57,14 @@ def show_check(report: CheckReport) -> None:
         out.print(
             f"[bold red]{errors} problem{'s' if errors > 1 else ''}[/]: nothing can be trained until they are mended"
         )
+
+
+def show_facts(title: str, facts: Mapping[str, str]) -> None:
+    """Names and what is known, a line each."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), title=title or None, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(str(name), escape(str(value)))
+    console().print(table)
 
 
 def show_problems(problems: Sequence[Problem]) -> None:

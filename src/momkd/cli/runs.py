@@ -7,22 +7,24 @@ from pathlib import Path
 import pandas as pd
 
 from momkd.cli.progress import StudyProgress
-from momkd.cli.render import console, show_metrics, show_table
+from momkd.cli.render import console, show_metrics, show_problems, show_table
 from momkd.cohort.pairing import word_of
-from momkd.errors import CohortError
+from momkd.errors import CohortError, Problem
 from momkd.experiment import Experiment
+from momkd.files import read_json
 from momkd.report.curves import draw_run
 from momkd.study.checkpoint import import_checkpoint
 from momkd.study.crossval import StudyResult, crossval, fit_final
 from momkd.study.external import evaluate
 from momkd.study.predict import predict
 from momkd.study.run_folder import write_csv
+from momkd.training.judge import score_words
 
 
 def do_crossval(experiment: Experiment, out: Path, workers: int | None) -> StudyResult:
     """Cross-validate with progress bars, draw the curves, print the table."""
     folds = experiment.cv.folds * experiment.cv.repeats
-    with StudyProgress(folds) as progress:
+    with StudyProgress(folds, score_words(experiment.task)) as progress:
         result = crossval(experiment, out, workers=workers, watch=progress)
     show_metrics(result.metrics, _title(experiment, "cross-validation, test patients"))
     _finish(out, draw_run(out, experiment.task))
@@ -31,7 +33,7 @@ def do_crossval(experiment: Experiment, out: Path, workers: int | None) -> Study
 
 def do_fit(experiment: Experiment, out: Path) -> StudyResult:
     """Fit on all patients."""
-    with StudyProgress(1) as progress:
+    with StudyProgress(1, score_words(experiment.task)) as progress:
         result = fit_final(experiment, out, watch=progress)
     chosen = "epoch and threshold" if experiment.task.binary else "the epoch"
     show_metrics(result.metrics, _title(experiment, f"validation patients (they chose {chosen}: optimistic)"), "val")
@@ -42,6 +44,10 @@ def do_fit(experiment: Experiment, out: Path) -> StudyResult:
 def do_evaluate(run: Path, experiment: Experiment, out: Path, allow_overlap: bool) -> StudyResult:
     """Judge a run on an external cohort."""
     result = evaluate(run, experiment, out, allow_overlap=allow_overlap)
+    predicts = read_json(out / "environment.json")["predicts"]
+    if predicts != experiment.task.label:
+        found = f"the run predicts {predicts}, and is judged by this cohort's column {experiment.task.label}"
+        show_problems([Problem(str(run), found, severity="note")])
     show_metrics(result.metrics, _title(experiment, "external cohort, never seen"))
     _finish(out, draw_run(out, experiment.task))
     return result
@@ -98,3 +104,4 @@ def _title(experiment: Experiment, what: str) -> str:
 def _finish(out: Path, pictures: list[Path]) -> None:
     names = ", ".join(path.name for path in pictures)
     console().print(f"{out}: metrics.json, predictions.csv, slides.csv, {names}", soft_wrap=True)
+    console().print(f"one page with all of it: momkd report {out}", soft_wrap=True, highlight=False)

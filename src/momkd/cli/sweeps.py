@@ -10,13 +10,14 @@ from momkd.errors import Problem
 from momkd.experiment import SweepPlan
 from momkd.report.sweep import caption, sweep_table, write_sweep
 from momkd.study.sweep import sweep
+from momkd.training.judge import score_words
 
 
 def do_sweep(plan: SweepPlan, out: Path, workers: int | None, *, show_test: bool) -> None:
     """Run a sweep with progress bars, write table and picture, print the table; raises what failed at the end."""
     cv, task = plan.points[0].experiment.cv, plan.points[0].experiment.task
     show_problems([Problem("sweep", note, severity="note") for note in plan.notes])
-    with StudyProgress(len(plan.points) * cv.folds * cv.repeats) as progress:
+    with StudyProgress(len(plan.points) * cv.folds * cv.repeats, score_words(task)) as progress:
         found = sweep(plan, out, workers=workers, watch=progress, show_test=show_test)
     files = write_sweep(found, out)
     show_table(sweep_table(found), f"{task.label}: {len(plan.points)} points", rows=len(plan.points))

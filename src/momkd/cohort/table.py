@@ -14,7 +14,7 @@ import pandas as pd
 from momkd.cohort.labels import read_labels
 from momkd.cohort.rows import Outcome, Row, count
 from momkd.cohort.tabular import read_text_table
-from momkd.cohort.values import QUARTERS, read_values
+from momkd.cohort.values import QUARTERS, quarters_of, read_values
 from momkd.errors import Problem, summarise
 from momkd.experiment import Experiment, TaskSettings
 from momkd.experiment.data import TaskType
@@ -54,6 +54,15 @@ class Cohort:
         if self.type == "continuous":
             return ()
         return ("event",) if self.type == "survival" else self.classes
+
+    def among(self, patients: Sequence[str]) -> pd.DataFrame:
+        """The rows of some patients, in the order given; ``label`` says nothing of anybody else.
+
+        The quarters of a continuous value are those of these patients: what is fitted inside a fold must not know
+        where the quarters of the whole cohort lie.
+        """
+        rows = self.patients.loc[list(patients)]
+        return rows.assign(label=quarters_of(rows["value"].to_numpy())) if self.type == "continuous" else rows
 
 
 def read_cohort(experiment: Experiment) -> tuple[Cohort, list[Problem]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from momkd.cohort.rows import UNLABELLED, Outcome, Row, conflicting, count, left_out
 from momkd.errors import Problem, summarise
@@ -126,10 +127,14 @@ def _outcomes(measured: Mapping[str, tuple[float, int]], task: TaskSettings) -> 
     """
     if task.type == "survival" or not measured:
         return {patient: Outcome(event, value) for patient, (value, event) in measured.items()}
-    values = np.array([value for value, _ in measured.values()])
-    limits = np.quantile(values, np.arange(1, QUARTERS) / QUARTERS)
-    quarters = np.searchsorted(limits, values, side="left")
+    quarters = quarters_of(np.array([value for value, _ in measured.values()]))
     return {
         patient: Outcome(int(quarter), value)
         for (patient, (value, _)), quarter in zip(measured.items(), quarters, strict=True)
     }
+
+
+def quarters_of(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The quarter 0 … 3 of each value among ``values`` (patients,)."""
+    limits = np.quantile(values, np.arange(1, QUARTERS) / QUARTERS)
+    return np.searchsorted(limits, values, side="left").astype(np.int64)

@@ -56,6 +56,7 @@ class TaskSettings(Section):
         default_factory=dict, description="table value → class, where they are not the same word"
     )
     bins: int = Field(0, ge=0, description="codebooks of the memory: quantiles (continuous), time intervals (survival)")
+    from_omics: bool = Field(False, description="the label was computed from the omics: reports say what that means")
 
     @property
     def categorical(self) -> bool:

@@ -16,7 +16,9 @@ class TrainSettings(Section):
     patience: Count = Field(10, description="epochs without a better validation AUC before stopping")
     lr: Positive = 2.0e-4
     weight_decay: NonNegative = 1.0e-4
-    batch_size: Count = Field(16, description="slides a step")
+    batch_size: Count | Literal["auto"] = Field(
+        16, description="slides a step; auto: 16, or 64 where a slide is one vector"
+    )
     clip: NonNegative = Field(16.0, description="largest gradient norm; 0 = no clipping")
     plateau_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     plateau_patience: Count = 5
@@ -34,6 +36,13 @@ class TrainSettings(Section):
     precision: Literal["32", "bf16"] = Field("32", description="of the training step; weights stay in float32")
     max_patches_per_step: Count | None = Field(None, description="a larger step is computed in parts that add up to it")
     max_patches_per_slide: Count | None = Field(None, description="training only: a random sample of a larger slide")
+
+    @property
+    def slides_a_step(self) -> int:
+        """``batch_size`` as a number. Raises ValueError where it is still ``auto``, which a study resolves."""
+        if self.batch_size == "auto":
+            raise ValueError("train.batch_size is auto; give a fit a number, or resolve it from the data")
+        return self.batch_size
 
     @field_validator("precision", mode="before")
     @classmethod

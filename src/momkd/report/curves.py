@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from momkd.evaluation.metrics import binary_metrics, curve_points
 from momkd.experiment import TaskSettings
@@ -15,38 +16,53 @@ from momkd.report.classes import draw_classes, draw_ordinal
 from momkd.report.figures import CHANCE, FOLD, GRID, MEAN, head, label_square, members_of, save, spread
 from momkd.report.memory import draw_memory, has_memory
 from momkd.report.outcomes import draw_survival, draw_values
+from momkd.report.reliability import draw_reliability
+from momkd.study.run_folder import RunFolder
 
 
 def draw_run(run: Path, task: TaskSettings) -> list[Path]:
-    """Draw curves.png from predictions.csv, and learning.png where folds left a history, and memory.png where those
-    say anything of a memory; returns the files.
-
-    Two classes: ROC and precision–recall. More: a ROC a class, and the confusion matrix. Ordinal: the confusion matrix
-    and the expected class by class. Continuous: predicted against observed. Survival: Kaplan–Meier curves by risk.
+    """Draw curves.png and, of two classes, calibration.png from predictions.csv; learning.png where a loss
+    was followed, and memory.png where the histories say anything of a memory; returns the files.
     """
-    text = {"patient_id": str, "label": str} if task.categorical else {"patient_id": str}
-    predictions = pd.read_csv(run / "predictions.csv", dtype=text, keep_default_na=False)
-    role = "test" if (predictions["role"] == "test").any() else "val"
-    shown = predictions[predictions["role"] == role]
-    target = run / "curves.png"
-    if task.binary:
-        title = f"{task.label}: {task.classes[-1]} against {task.classes[0]}, {role} patients"
-        drawn = [draw_curves(shown, task.classes, title, target)]
-    else:
-        draw = {"classification": draw_classes, "ordinal": draw_ordinal}.get(task.type)
-        title = f"{task.label}, {role} patients"
-        if draw is not None:
-            drawn = [draw(shown, task.classes, title, target)]
-        elif task.type == "continuous":
-            drawn = [draw_values(shown, title, target)]
-        else:
-            drawn = [draw_survival(shown, title, target)]
-    histories = [pd.read_csv(path) for path in sorted(run.glob("fold-*/history.csv"))]
-    if histories:
+    folder = RunFolder(run)
+    predictions = folder.predictions(task)
+    drawn = [draw_outcome(predictions, task, run / "curves.png")]
+    if task.binary and role_shown(predictions) == "test":
+        drawn.append(draw_reliability(predictions, task, outcome_title(predictions, task), run / "calibration.png"))
+    histories = folder.histories()
+    if has_learning(histories):
         drawn.append(draw_learning(histories, run / "learning.png"))
     if has_memory(histories):
         drawn.append(draw_memory(histories, task.classes, run / "memory.png"))
     return drawn
+
+
+def role_shown(predictions: pd.DataFrame) -> str:
+    """The role that a picture is about: test, or val where nobody was tested."""
+    return "test" if (predictions["role"] == "test").any() else "val"
+
+
+def outcome_title(predictions: pd.DataFrame, task: TaskSettings) -> str:
+    """What the pictures of a run's predictions are called."""
+    of = f": {task.classes[-1]} against {task.classes[0]}" if task.binary else ""
+    return f"{task.label}{of}, {role_shown(predictions)} patients"
+
+
+def draw_outcome(predictions: pd.DataFrame, task: TaskSettings, target: Path) -> Path:
+    """The picture of a task's predictions, of the test patients where there are any.
+
+    Two classes: ROC and precision–recall. More: a ROC a class, and the confusion matrix. Ordinal: the confusion matrix
+    and the expected class by class. Continuous: predicted against observed. Survival: Kaplan–Meier curves by risk.
+    """
+    shown, title = predictions[predictions["role"] == role_shown(predictions)], outcome_title(predictions, task)
+    if task.type == "continuous":
+        return draw_values(shown, title, target)
+    if task.type == "survival":
+        return draw_survival(shown, title, target)
+    if task.type == "ordinal":
+        return draw_ordinal(shown, task.classes, title, target)
+    draw = draw_curves if task.binary else draw_classes
+    return draw(shown, task.classes, title, target)
 
 
 def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], title: str, target: Path) -> Path:
@@ -82,6 +98,11 @@ def draw_curves(predictions: pd.DataFrame, classes: Sequence[str], title: str, t
     return save(figure, target)
 
 
+def has_learning(histories: Sequence[pd.DataFrame]) -> bool:
+    """Whether there is a loss to draw: a method that is solved has none."""
+    return any("loss_total" in history.columns for history in histories)
+
+
 def draw_learning(histories: Sequence[pd.DataFrame], target: Path) -> Path:
     """Training loss and the validation metric (the history's first column val_…) over the epochs, a line a fit."""
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
@@ -96,5 +117,6 @@ def draw_learning(histories: Sequence[pd.DataFrame], target: Path) -> Path:
     shown = name.removeprefix("val_").replace("_", " ").replace("auc", "AUC")
     area.set(xlabel="epoch", ylabel=f"validation {shown}")
     for axes in (loss, area):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     return save(figure, target)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -48,9 +49,10 @@ def members_of(histories: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def save(figure: Figure, target: Path) -> Path:
-    """Write a PNG, atomically."""
+    """Write a PNG or an SVG, by the suffix, atomically; the same run gives the same bytes."""
     FigureCanvasAgg(figure)
-    with atomic_path(target) as temporary:
-        # No software version in the file: the same run gives the same bytes.
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+    # Neither the time nor the version of the software, and names inside an SVG that are not drawn by chance.
+    nothing: dict[str, str | None] = {"Creator": None, "Date": None} if target.suffix == ".svg" else {"Software": None}
+    with matplotlib.rc_context({"svg.hashsalt": "momkd"}), atomic_path(target) as temporary:
+        figure.savefig(temporary, dpi=150, metadata=nothing)
     return target

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from momkd.errors import FeatureFileError, Problem, summarise
 from momkd.slides.sheet import defect, problem_of
+from momkd.slides.sources import is_coords
 
-# In order of preference: an .h5 has coordinates, a .pt never does.
-SUFFIXES = (".h5", ".pt")
+# In order of preference: an .h5 is quickest to read, a .pt has coordinates in another file, if at all.
+SUFFIXES = (".h5", ".zarr", ".pt")
 # Patch coordinates without features; in CLAM's and TRIDENT's root folders.
 _NOT_FEATURES = ("patches",)
 
@@ -37,7 +38,12 @@ def feature_folder(folder: Path) -> Path:
         raise defect(folder, f"several folders of features: {names}", "one encoder's features", "give one of them")
     names = summarise(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
     found = f"no feature file; it holds {names}" if names else "an empty folder"
-    raise defect(folder, found, "files <slide>.h5 or <slide>.pt", "correct features.dir, or run momkd import-features")
+    raise defect(
+        folder,
+        found,
+        "files <slide>.h5, <slide>.zarr or <slide>.pt",
+        "correct features.dir, or run momkd import-features",
+    )
 
 
 def list_features(folder: Path) -> dict[str, dict[str, Path]]:
@@ -47,7 +53,7 @@ def list_features(folder: Path) -> dict[str, dict[str, Path]]:
     """
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(Path(folder).iterdir()):
-        if path.suffix in SUFFIXES and not path.name.startswith(".") and path.is_file():
+        if _is_features(path) and path.exists():
             found.setdefault(path.stem, {})[path.suffix] = path
     return dict(sorted(found.items()))
 
@@ -57,7 +63,7 @@ def choose_file(slide_id: str, files: dict[str, Path]) -> tuple[Path, Problem | 
     chosen = files[next(suffix for suffix in SUFFIXES if suffix in files)]
     if len(files) == 1:
         return chosen, None
-    names = " and ".join(files[suffix].name for suffix in SUFFIXES)
+    names = " and ".join(files[suffix].name for suffix in SUFFIXES if suffix in files)
     return chosen, Problem(slide_id, f"both {names} in {chosen.parent}; {chosen.name} is used", severity="note")
 
 
@@ -87,7 +93,14 @@ def find_features(folder: Path, slide_ids: Sequence[str]) -> tuple[dict[str, Pat
 
 
 def _has_features(folder: Path) -> bool:
-    return any(path.suffix in SUFFIXES and not path.name.startswith(".") for path in folder.iterdir())
+    return any(_is_features(path) for path in folder.iterdir())
+
+
+def _is_features(path: Path) -> bool:
+    """By its name; a dangling link counts, so that whoever reads it says so."""
+    if path.suffix not in SUFFIXES or path.name.startswith(".") or is_coords(path):
+        return False
+    return path.is_dir() == (path.suffix == ".zarr") or not path.exists()
 
 
 def _missing(folder: Path, slide_id: str, stems: Sequence[str]) -> Problem:

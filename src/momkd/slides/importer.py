@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from momkd.errors import FeatureFileError, Problem, summarise
-from momkd.files import sha256_file
 from momkd.slides.bag import Bag
 from momkd.slides.folders import choose_file, feature_folder, list_features
 from momkd.slides.readers import bag_digest, inspect_bag, read_bag
 from momkd.slides.sheet import defect, problem_of
+from momkd.slides.sources import source_sha256
 from momkd.slides.writer import SourceNote, precision_note, read_notes, with_graph, write_bag, write_graph
 
 Progress = Callable[[int, int, str], None]
@@ -43,13 +43,14 @@ def import_features(
     dtype: str = "float16",
     slide_mpp: float | None = None,
     graph_k: int | None = None,
+    table: str | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Write momkd's own ``<slide>.h5`` in ``out`` for one feature file, or every one of a folder, in any known layout.
 
     ``source``: a file, a folder of files, or a tool's root folder with one folder of features below it. ``dtype``
     float16 or float32; ``slide_mpp`` µm per level-0 pixel where the files lack it; ``graph_k``: also store
-    edge_index_k<k>.
+    edge_index_k<k>; ``table``: the features of LazySlide stores that hold several.
 
     Resumes by validation: a target is left alone if it opens, has the contents that its digest promises, and was made
     from a source of the same SHA-256 with the same settings; otherwise it is written again, and a note says why. A
@@ -65,7 +66,9 @@ def import_features(
     if any(path.parent.resolve() == out.resolve() for path in files):
         raise defect(out, "the folder of the source files", "another folder for --out")
     problems += _leftovers(out)
-    settings = {"dtype": dtype, "graph_k": graph_k, "slide_mpp": slide_mpp}
+    settings = {"dtype": dtype, "graph_k": graph_k, "slide_mpp": slide_mpp} | (
+        {} if table is None else {"table": table}
+    )
     written: list[str] = []
     unchanged: list[str] = []
     blurred: list[Problem] = []
@@ -77,7 +80,8 @@ def import_features(
             if state == "current":
                 unchanged.append(path.stem)
             else:
-                blurred += _import_one(path, target, note, dtype, slide_mpp, graph_k)
+                bag = read_bag(path, slide_mpp=slide_mpp, table=table)
+                blurred += _write_one(bag, target, note, dtype, graph_k)
                 written.append(path.stem)
                 problems += _replaced(target, state)
         except FeatureFileError as error:
@@ -110,7 +114,7 @@ def add_graphs(folder: Path, k: int, *, progress: Progress | None = None) -> Imp
 
 def _sources(source: Path) -> tuple[list[Path], list[Problem]]:
     """Return the feature files to read, sorted by slide id, and notes on files that stand back for another."""
-    if source.is_file():
+    if source.is_file() or source.suffix == ".zarr":
         return [source], []
     chosen, notes = [], []
     for slide_id, files in list_features(feature_folder(source)).items():
@@ -123,9 +127,10 @@ def _sources(source: Path) -> tuple[list[Path], list[Problem]]:
 def _source_note(path: Path, settings: dict[str, str | int | float | None]) -> SourceNote:
     """Say what a target must have been made from; the patch size too, since CLAM keeps it in another file."""
     # The header first: it names a missing or truncated file better than the digest would.
-    info = inspect_bag(path, slide_mpp=_as_float(settings["slide_mpp"]))
+    table = settings.get("table")
+    info = inspect_bag(path, slide_mpp=_as_float(settings["slide_mpp"]), table=None if table is None else str(table))
     full = {**settings, "patch_size_level0": info.patch_size_level0}
-    return SourceNote(path.name, sha256_file(path), info.layout, json.dumps(full, sort_keys=True))
+    return SourceNote(path.name, source_sha256(path), info.layout, json.dumps(full, sort_keys=True))
 
 
 def _as_float(value: str | float | None) -> float | None:
@@ -149,11 +154,8 @@ def _state(target: Path, note: SourceNote) -> State:
     return "current" if made_from == (note.file, note.sha256, note.settings) else "other"
 
 
-def _import_one(
-    path: Path, target: Path, note: SourceNote, dtype: str, slide_mpp: float | None, graph_k: int | None
-) -> list[Problem]:
-    """Read one source, write its target and return the notes on it."""
-    bag: Bag = read_bag(path, slide_mpp=slide_mpp)
+def _write_one(bag: Bag, target: Path, note: SourceNote, dtype: str, graph_k: int | None) -> list[Problem]:
+    """Write one target and return the notes on it."""
     if graph_k is not None:
         bag = with_graph(bag, graph_k)
     write_bag(bag, target, dtype=dtype, producer=f"momkd {version('momkd')} import-features", source_note=note)

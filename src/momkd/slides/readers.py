@@ -15,20 +15,22 @@ from momkd.slides.checks import as_coords, as_edges, as_features, check_header
 from momkd.slides.folders import find_features
 from momkd.slides.hdf5 import open_h5
 from momkd.slides.layouts import describe_h5
+from momkd.slides.lazyslide import open_lazyslide
 from momkd.slides.sheet import Sheet, defect
 from momkd.slides.tensors import describe_pt
 
 __all__ = ["bag_digest", "find_features", "inspect_bag", "read_bag"]
 
 
-def read_bag(path: Path, *, slide_mpp: float | None = None) -> Bag:
+def read_bag(path: Path, *, slide_mpp: float | None = None, table: str | None = None) -> Bag:
     """Read one feature file of any known layout as a Bag, everything checked.
 
     ``slide_mpp`` (µm per level-0 pixel) turns coordinates in µm into pixels and fills ``mpp`` where the file has
-    none; a file's own mpp wins. The slide id is the file name without its last suffix. Raises FeatureFileError naming
-    file, finding and expectation; no failure ever gives an empty or a made-up bag.
+    none; a file's own mpp wins. ``table`` names the features of a LazySlide store that has several. The slide id is
+    the file name without its last suffix. Raises FeatureFileError naming file, finding and expectation; no failure
+    ever gives an empty or a made-up bag.
     """
-    with _sheet(Path(path), slide_mpp) as sheet:
+    with _sheet(Path(path), slide_mpp, table) as sheet:
         n_patches, width = check_header(sheet)
         features = as_features(sheet.path, sheet.features.read().reshape(n_patches, width))
         coords = None if sheet.coords is None else as_coords(sheet.path, sheet.coords.read(), sheet.um_per_px)
@@ -46,13 +48,13 @@ def read_bag(path: Path, *, slide_mpp: float | None = None) -> Bag:
     )
 
 
-def inspect_bag(path: Path, *, slide_mpp: float | None = None) -> BagInfo:
+def inspect_bag(path: Path, *, slide_mpp: float | None = None, table: str | None = None) -> BagInfo:
     """Read what a feature file's header says: sizes, types, names; about a millisecond, whatever its size.
 
     Shapes and types are checked as ``read_bag`` does; values (NaN, negative coordinates, edge indices) are not read.
     Raises FeatureFileError.
     """
-    with _sheet(Path(path), slide_mpp) as sheet:
+    with _sheet(Path(path), slide_mpp, table) as sheet:
         n_patches, width = check_header(sheet)
         return BagInfo(
             slide_id=sheet.path.stem,
@@ -70,8 +72,8 @@ def inspect_bag(path: Path, *, slide_mpp: float | None = None) -> BagInfo:
 
 
 @contextmanager
-def _sheet(path: Path, slide_mpp: float | None) -> Iterator[Sheet]:
-    """Open a file by its suffix and describe it; the seam for containers to come (zarr, slideflow)."""
+def _sheet(path: Path, slide_mpp: float | None, table: str | None) -> Iterator[Sheet]:
+    """Open a file, or a store, by its suffix and describe it."""
     if slide_mpp is not None and not 0 < slide_mpp < math.inf:
         raise defect("features.slide_mpp", f"{slide_mpp}", "µm per level-0 pixel, above 0")
     if path.suffix == ".h5":
@@ -79,12 +81,13 @@ def _sheet(path: Path, slide_mpp: float | None) -> Iterator[Sheet]:
             yield describe_h5(path, file, slide_mpp)
     elif path.suffix == ".pt":
         yield describe_pt(path, slide_mpp)
+    elif path.suffix == ".zarr":
+        with open_lazyslide(path, slide_mpp, table) as sheet:
+            yield sheet
     else:
-        kind = (
-            "a LazySlide / SpatialData store" if path.suffix == ".zarr" else f"a file of type {path.suffix or 'none'}"
-        )
-        mend = "export the features with TRIDENT, CLAM or STAMP, or make them with momkd extract"
-        raise defect(path, f"{kind}, which this version does not read", "<slide>.h5 or <slide>.pt", mend)
+        found = f"a file of type {path.suffix or 'none'}, which this version does not read"
+        mend = "export the features with TRIDENT, CLAM, STAMP or LazySlide, or make them with momkd extract"
+        raise defect(path, found, "<slide>.h5, <slide>.pt or <slide>.zarr", mend)
 
 
 def bag_digest(bag: Bag) -> str:

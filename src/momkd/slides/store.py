@@ -24,6 +24,7 @@ from momkd.errors import FeatureFileError
 from momkd.files import read_json, write_json
 from momkd.slides.bag import Bag, BagInfo
 from momkd.slides.sheet import defect
+from momkd.slides.sources import source_files
 
 if TYPE_CHECKING:
     import torch
@@ -49,9 +50,10 @@ class Fingerprint:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Look at a file."""
-        state = path.stat()
-        return cls(path.name, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        """Look at a source: the size of all its files, and the latest of their times."""
+        states = [file.stat() for file in source_files(path)] or [path.stat()]
+        size = sum(state.st_size for state in states)
+        return cls(path.name, size, max(s.st_mtime_ns for s in states), max(s.st_ctime_ns for s in states))
 
 
 @dataclass(frozen=True)

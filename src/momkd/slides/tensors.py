@@ -12,6 +12,8 @@ import numpy as np
 
 from momkd.slides.layouts import patch_size_beside
 from momkd.slides.sheet import Sheet, Stored, defect
+from momkd.slides.slideflow import describe_slideflow
+from momkd.slides.sources import coords_beside, slideflow_index
 
 if TYPE_CHECKING:
     import torch
@@ -20,27 +22,48 @@ _EXPECTED = "one (patches, features) tensor saved with torch.save"
 
 
 def describe_pt(path: Path, slide_mpp: float | None) -> Sheet:
-    """Describe a `.pt` file (CLAM's pt_files, TRIDENT's tensors, a slide vector); it has no coordinates.
+    """Describe a `.pt` file: CLAM's pt_files, TRIDENT's tensors, a slide vector, a slideflow bag.
+
+    Coordinates are those of slideflow's index, or of a file beside it such as ``<slide>_coords.npy``: top-left in
+    level-0 pixels, in the order of the tensor.
 
     Raises FeatureFileError where the file needs pickle, is damaged, or holds something else than one tensor.
     """
     if not path.is_file():
         raise defect(path, "no such file", "a feature file")
-    if path.with_name(f"{path.stem}.index.npz").is_file():
-        mend = "export the bags with TRIDENT, CLAM, STAMP or momkd extract"
-        raise defect(path, "a slideflow bag (it has an index.npz beside it)", "a layout that momkd reads", mend)
-    tensor = _load(path)
-    dtype = np.dtype(np.float32) if str(tensor.dtype) == "torch.bfloat16" else _numpy_dtype(path, tensor)
-    features = Stored("tensor", tuple(tensor.shape), dtype, lambda: _values(tensor))
-    is_vector = tensor.ndim == 1
+    features = _stored(path, "tensor")
+    index = slideflow_index(path)
+    if index is not None:
+        return describe_slideflow(path, features, index, slide_mpp)
+    is_vector = len(features.shape) == 1
+    coords = None if is_vector else coords_beside(path)
     return Sheet(
         path,
         "tensor-slide" if is_vector else "tensor",
         features,
+        None if coords is None else _coords(coords),
         patch_size_level0=None if is_vector else patch_size_beside(path),
         mpp=slide_mpp,
         is_vector=is_vector,
     )
+
+
+def _stored(path: Path, name: str) -> Stored:
+    tensor = _load(path)
+    dtype = np.dtype(np.float32) if str(tensor.dtype) == "torch.bfloat16" else _numpy_dtype(path, tensor)
+    return Stored(name, tuple(tensor.shape), dtype, lambda: _values(tensor))
+
+
+def _coords(path: Path) -> Stored:
+    if path.suffix == ".pt":
+        return _stored(path, path.name)
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise defect(path, f"cannot be read ({error})", "an array (patches, 2) saved with numpy.save") from error
+    if not isinstance(values, np.ndarray):
+        raise defect(path, "an archive of arrays", "one array (patches, 2) saved with numpy.save")
+    return Stored(path.name, values.shape, values.dtype, lambda: values)
 
 
 def _load(path: Path) -> torch.Tensor:

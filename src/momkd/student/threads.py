@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 # Below so many patches at once, a second thread costs more in hand-over than it saves.
 _PATCHES_WORTH_A_SECOND_THREAD = 2048
@@ -30,3 +31,10 @@ def use_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def use_blas_threads(count: int) -> Iterator[None]:
+    """Let numpy and scipy use ``count`` threads inside the block, for the same reason and lest processes crowd."""
+    with threadpool_limits(count, user_api="blas"):
+        yield

@@ -17,7 +17,7 @@ import pandas as pd
 from momkd.errors import ExperimentError
 from momkd.evaluation.comparison import compare_methods
 from momkd.evaluation.scorers import primary_metric
-from momkd.experiment import Experiment, TaskSettings
+from momkd.experiment import Experiment
 from momkd.files import read_json, write_json
 from momkd.models.registry import METHODS
 from momkd.study.events import Watcher, ignore
@@ -103,7 +103,7 @@ def compare(
 def tabulate(out: Path, names: Sequence[str], experiment: Experiment) -> Comparison:
     """One row a method, from finished runs in ``out``; writes table.csv."""
     runs = {name: RunFolder(out / name) for name in names}
-    predictions = {name: read_predictions(run, experiment.task) for name, run in runs.items()}
+    predictions = {name: run.predictions(experiment.task) for name, run in runs.items()}
     main = primary_metric(experiment.task)
     table = compare_methods(predictions, names[0], experiment.task)
     for name in _MEASURED:
@@ -120,12 +120,6 @@ def tabulate(out: Path, names: Sequence[str], experiment: Experiment) -> Compari
     rows = [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
     write_json(out / "table.json", {"reference": names[0], "metric": main, "methods": rows})
     return Comparison(out, table)
-
-
-def read_predictions(run: RunFolder, task: TaskSettings) -> pd.DataFrame:
-    """predictions.csv of a run; what was observed stays text where it is a class."""
-    text = {"patient_id": str, "label": str} if task.categorical else {"patient_id": str}
-    return pd.read_csv(run.path / "predictions.csv", dtype=text, keep_default_na=False)
 
 
 def _plain(value: Any) -> Any:

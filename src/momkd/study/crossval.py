@@ -18,11 +18,12 @@ from momkd.experiment import Experiment, TaskSettings
 from momkd.files import read_json, write_json
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.fold import run_fold
+from momkd.study.patients import write_patients
 from momkd.study.run_folder import FoldId, RunFolder, write_csv
 from momkd.study.tables import observed_columns
 from momkd.study.workers import run_tasks
 from momkd.training.prepare import Roles
-from momkd.training.threads import resolve_threads
+from momkd.training.resolve import resolve
 
 # Each worker holds the tables of the cohort and some bags: more than this by default could exhaust the memory.
 _MOST_WORKERS = 8
@@ -88,11 +89,14 @@ class Plan:
 
 
 def plan_run(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final: bool = False) -> Plan:
-    """Write or read the splits of a prepared run, and say what is left to do. Raises SplitError, RunError."""
+    """Write patients.csv, write or read the splits of a prepared run, and say what is left to do.
+
+    Raises SplitError, RunError.
+    """
+    write_patients(run, cohort, experiment.task)
     splits = _splits(run, cohort, experiment, final=final)
     folds = _folds(splits)
-    threads = resolve_threads(experiment.train, cohort, len(folds))
-    resolved = experiment.model_copy(update={"train": experiment.train.model_copy(update={"threads": threads})})
+    resolved = experiment.model_copy(update={"train": resolve(experiment.train, cohort, len(folds))})
     return Plan(FoldContext(cohort, resolved, run, splits), folds, [fold for fold in folds if not run.is_done(fold)])
 
 

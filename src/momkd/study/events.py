@@ -11,8 +11,8 @@ from typing import Literal
 class Event:
     """Something happened to one fold.
 
-    ``epochs`` is the most there can be; ``val_auc`` is NaN until it is known; ``run`` names the run where there are
-    several; ``note`` says why it failed.
+    ``epochs`` is the most there can be; ``score``, of the validation patients, is NaN until it is known; ``run`` names
+    the run where there are several; ``note`` says why it failed.
     """
 
     kind: Literal["started", "epoch", "done", "skipped", "failed"]
@@ -20,7 +20,7 @@ class Event:
     fold: int
     epoch: int = 0
     epochs: int = 0
-    val_auc: float = float("nan")
+    score: float = float("nan")
     run: str = ""
     note: str = ""
 

@@ -9,9 +9,10 @@ import pandas as pd
 from momkd.cohort.dataset import load_data
 from momkd.errors import RunError, summarise
 from momkd.evaluation.verdict import verdict
-from momkd.experiment import Experiment
+from momkd.experiment import Experiment, TaskSettings
 from momkd.files import write_json, write_text
 from momkd.study.crossval import StudyResult
+from momkd.study.patients import write_patients
 from momkd.study.predict import load_model
 from momkd.study.run_folder import RunFolder, environment, write_csv
 from momkd.study.tables import observed_table, patient_table, slide_table
@@ -21,19 +22,15 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
     """Judge a run on another cohort; its omics section is ignored, its feature files are all that is read.
 
     Leaves predictions.csv, slides.csv and metrics.json (under ``test``) in ``out``. Raises RunError when a patient of
-    the cohort took part in the run (unless ``allow_overlap``), when the classes differ, or when ``out`` is not empty.
+    the cohort took part in the run (unless ``allow_overlap``), when type or classes of the task differ, or
+    when ``out`` is not empty.
     """
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise RunError(f"{out}: exists and is not empty; give another --out")
     run = RunFolder(run_path)
     ensemble = load_model(run_path)
-    if tuple(experiment.task.classes) != ensemble.classes:
-        raise RunError(
-            f"{run_path}: predicts {ensemble.label} as {list(ensemble.classes)}, the experiment asks for "
-            f"{experiment.task.label} as {list(experiment.task.classes)}; give the cohort's labels the run's classes "
-            "(task.map)"
-        )
+    _check_same_task(run_path, ensemble.task, experiment.task)
     # Every file is read once, by several students: packing it first would only cost, and round its values.
     cohort = load_data(experiment.model_copy(update={"omics": None}), packed=False)
     patients = cohort.cohort.patients
@@ -58,8 +55,24 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
     by_patient.insert(1, "fold", 0)
     metrics = verdict(by_patient, {(0, 0): ensemble.threshold}, experiment.task)
     write_text(out / "experiment.yaml", experiment.to_yaml())
-    write_json(out / "environment.json", {**environment(), "run": str(run.path), "students": len(ensemble.students)})
+    made_by = {"run": str(run.path), "students": len(ensemble.students), "predicts": ensemble.label}
+    write_json(out / "environment.json", {**environment(), **made_by})
+    write_patients(RunFolder(out), cohort, experiment.task)
     write_csv(out / "slides.csv", table)
     write_csv(out / "predictions.csv", by_patient)
     write_json(out / "metrics.json", metrics)
     return StudyResult(out, metrics)
+
+
+def _check_same_task(run_path: Path, made_for: TaskSettings, asked: TaskSettings) -> None:
+    """The column may have another name in another hospital's table; what is predicted may not be of another kind."""
+    if asked.type != made_for.type:
+        raise RunError(
+            f"{run_path}: predicts {made_for.label}, a task of type {made_for.type}; the experiment asks for "
+            f"{asked.label}, of type {asked.type}; give task.type: {made_for.type}, or another run"
+        )
+    if asked.classes != made_for.classes:
+        raise RunError(
+            f"{run_path}: predicts {made_for.label} as {list(made_for.classes)}, the experiment asks for "
+            f"{asked.label} as {list(asked.classes)}; give the cohort's labels the run's classes (task.map)"
+        )

@@ -12,6 +12,7 @@ import pandas as pd
 from momkd.cohort.dataset import CohortData
 from momkd.experiment import Experiment
 from momkd.files import write_json
+from momkd.student.threads import use_blas_threads
 from momkd.study.events import Event, Watcher
 from momkd.study.fold_model import FoldModel, Member
 from momkd.study.run_folder import FoldId, RunFolder, write_csv
@@ -22,7 +23,6 @@ from momkd.training.members import member_roles
 from momkd.training.prepare import Roles, fit_normalizer, prepare_bags, prepare_fit, samples_of
 from momkd.training.schedule import epochs_of
 from momkd.training.seeds import derive_seed
-from momkd.training.threads import use_blas_threads
 
 
 def run_fold(

@@ -1,6 +1,6 @@
 """A run folder: what a study leaves, and how it is found again.
 
-RUN/experiment.yaml  splits.csv  predictions.csv  slides.csv  metrics.json  environment.json  log.txt
+RUN/experiment.yaml  patients.csv  splits.csv  predictions.csv  slides.csv  metrics.json  environment.json  log.txt
     fold-<repeat>-<fold>/
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from momkd.errors import RunError, summarise
-from momkd.experiment import Experiment, load_experiment
+from momkd.experiment import Experiment, TaskSettings, load_experiment
 from momkd.files import read_json, sha256_file, write_json, write_text
 
 _PACKAGES = ("momkd", "torch", "numpy", "pandas", "scikit-learn", "xgboost", "lightning-fabric", "h5py", "safetensors")
@@ -48,6 +48,11 @@ class RunFolder:
     def splits_file(self) -> Path:
         """splits.csv."""
         return self.path / "splits.csv"
+
+    @property
+    def patients_file(self) -> Path:
+        """patients.csv."""
+        return self.path / "patients.csv"
 
     def fold(self, fold: FoldId) -> Path:
         """The folder of a fold."""
@@ -108,6 +113,15 @@ class RunFolder:
                 "run the same `momkd crossval` or `momkd fit` command again"
             )
         return folds
+
+    def predictions(self, task: TaskSettings) -> pd.DataFrame:
+        """predictions.csv; what was observed stays text where it is a class."""
+        text = {"patient_id": str, "label": str} if task.categorical else {"patient_id": str}
+        return pd.read_csv(self.path / "predictions.csv", dtype=text, keep_default_na=False)
+
+    def histories(self) -> list[pd.DataFrame]:
+        """history.csv of every fold that has one."""
+        return [pd.read_csv(path) for path in sorted(self.path.glob("fold-*/history.csv"))]
 
     @contextmanager
     def logging(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ def training_steps(
     drawn; a slide that has more is a batch of its own.
     """
     maker = _StepMaker(data, copy.deepcopy(outcome).cpu(), settings, device, epoch)
-    size = settings.batch_size
+    size = settings.slides_a_step
     steps = (maker.step(order[start : start + size]) for start in range(0, len(order), size))
     direct = settings.max_patches_per_slide is None and device.type == "cpu"
     if direct and data.bags.at_hand([sample.slide_id for sample in order], _SMALL_BAG):

@@ -29,7 +29,7 @@ from momkd.training.batches import PackedSlides, Step, training_steps
 from momkd.training.device import make_engine, training_precision
 from momkd.training.diagnostics import history_row
 from momkd.training.initialise import begin_epoch
-from momkd.training.judge import judge, score_name
+from momkd.training.judge import judge, score_name, score_words
 from momkd.training.parameters import clip_gradients, parameter_groups, set_learning_rate
 from momkd.training.resume import Progress, load_point, save_point
 from momkd.training.sampler import balanced_epoch, shuffled_epoch
@@ -93,7 +93,7 @@ class _Fit:
         self.data, self.settings = data, settings
         self.resume_file, self.save_every_seconds, self.on_epoch = resume_file, save_every_seconds, on_epoch
         self.epochs = epochs_of(settings, len(data.train))
-        self.steps_an_epoch = -(-len(data.train) // settings.batch_size)
+        self.steps_an_epoch = -(-len(data.train) // settings.slides_a_step)
         self.engine = make_engine(settings)
         torch.manual_seed(derive_seed(settings.seed, "weights"))
         method = make_method(data.width, make_outcome(data.task), model_settings, data.genes)
@@ -252,7 +252,7 @@ class _Fit:
         row |= history_row(self.model)
         self.model.end_epoch()
         progress.history.append(row)
-        words = "validation AUC" if name == "val_auc" else "validation concordance"
+        words = score_words(self.data.task)
         logger.info("epoch %d: loss %.4f, %s %.4f", progress.epoch, row["loss_total"], words, score)
         if self.on_epoch is not None:
             self.on_epoch(row)

@@ -16,6 +16,13 @@ def score_name(task: TaskSettings) -> str:
     return "val_auc" if task.type == "classification" else "val_concordance"
 
 
+def score_words(task: TaskSettings) -> str:
+    """What that column holds, for whoever watches."""
+    if task.type != "classification":
+        return "validation concordance"
+    return "validation AUC" if task.binary else "validation macro AUC"
+
+
 def judge(predictions: Floats, targets: Floats, task: TaskSettings) -> float:
     """AUC or concordance of patients: predictions (N, columns), targets (N, 2) as in ``models.outcome``.
 

@@ -21,7 +21,7 @@ def member_roles(cohort: CohortData, roles: Roles, members: int, seed: int) -> l
     if members == 1:
         return [Roles(roles.train, roles.val)]
     patients = sorted(roles.train + roles.val)
-    part = balanced_parts(cohort.cohort.patients.loc[patients], members, seed)
+    part = balanced_parts(cohort.cohort.among(patients), members, seed)
     return [
         Roles(
             train=tuple(p for p, own in zip(patients, part, strict=True) if own != member),

@@ -76,7 +76,7 @@ def prepare_fit(
 def _inner_parts(cohort: CohortData, patients: Sequence[str], seed: int) -> dict[str, int]:
     """The part of each training patient, by which a closed form chooses its penalty."""
     names = sorted(patients)
-    part = balanced_parts(cohort.cohort.patients.loc[names], _INNER_PARTS, derive_seed(seed, "inner") % (1 << 31))
+    part = balanced_parts(cohort.cohort.among(names), _INNER_PARTS, derive_seed(seed, "inner") % (1 << 31))
     return dict(zip(names, part.tolist(), strict=True))
 
 
@@ -117,9 +117,10 @@ class _Bags:
 
 def samples_of(cohort: CohortData, patients: Sequence[str]) -> list[Sample]:
     """The slides of some patients: patients sorted, a patient's slides in the order of their contents."""
-    labels, values = cohort.labels, cohort.values
+    rows = cohort.cohort.among(sorted(patients))
+    known = zip(rows.index, rows["label"].tolist(), rows["value"].tolist(), strict=True)
     return [
-        Sample(patient, slide_id, labels[patient], values[patient])
-        for patient in sorted(patients)
-        for slide_id in cohort.slides_of(patient)
+        Sample(str(patient), slide_id, label, value)
+        for patient, label, value in known
+        for slide_id in cohort.slides_of(str(patient))
     ]

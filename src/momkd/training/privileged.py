@@ -59,7 +59,7 @@ def _prepare(
             f"{table.source}: only {len(paired)} of the {len(patients)} training patients of a fold have "
             f"{word_of(name)}; give a table with more of them, or leave {place} out"
         )
-    own, labels = values.loc[paired], cohort.cohort.patients.loc[paired, "label"]
+    own, labels = values.loc[paired], cohort.cohort.among(paired)["label"]
     preparer = OmicsPreparer(settings, seed=experiment.train.seed).fit(own, labels.to_numpy())
     profiles = None
     if programmes:
@@ -100,7 +100,7 @@ def prepare_soft_labels(
 def _scores(cohort: CohortData, table: PreparedTable, experiment: Experiment, seed: int) -> np.ndarray:
     teacher, own = experiment.model.teacher, table.paired
     try:
-        part = balanced_parts(cohort.cohort.patients.loc[own], teacher.folds, seed)
+        part = balanced_parts(cohort.cohort.among(own), teacher.folds, seed)
     except SplitError as error:
         raise SplitError(f"{table.source.source}: {error}") from None
     chosen = table.preparer.select(table.source.values.loc[own])
@@ -108,7 +108,7 @@ def _scores(cohort: CohortData, table: PreparedTable, experiment: Experiment, se
 
 
 def _targets(cohort: CohortData, patients: Sequence[str], experiment: Experiment) -> np.ndarray:
-    known = cohort.cohort.patients.loc[list(patients)]
+    known = cohort.cohort.among(patients)
     rows = zip(patients, known["label"].tolist(), known["value"].tolist(), strict=True)
     samples = [Sample(patient, "", label, value) for patient, label, value in rows]
     return np.asarray(targets_of(samples, experiment.task).double().numpy())

@@ -19,7 +19,7 @@ def epochs_of(settings: TrainSettings, n_slides: int) -> int:
     """The most epochs that there can be: as set, or as many as ``least_steps`` needs under ``cosine``."""
     if settings.schedule == "plateau":
         return settings.epochs
-    steps_an_epoch = -(-n_slides // settings.batch_size)
+    steps_an_epoch = -(-n_slides // settings.slides_a_step)
     return max(settings.epochs, -(-settings.least_steps // steps_an_epoch))
 
 

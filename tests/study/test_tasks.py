@@ -1,0 +1,131 @@
+"""Every task from the table to an external verdict: crossval, predict, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from momkd.cli.app import run as momkd
+from momkd.errors import RunError
+from momkd.experiment import Experiment, load_experiment
+from momkd.study.crossval import crossval
+from momkd.study.external import evaluate
+from momkd.study.predict import predict
+
+CohortMaker = Callable[..., Path]
+TASKS = {
+    "classification": "{label: grade, classes: [low, medium, high]}",
+    "ordinal": "{type: ordinal, label: grade, classes: [low, medium, high]}",
+    "continuous": "{type: continuous, label: score}",
+    "survival": "{type: survival, label: months, event: died}",
+}
+COLUMNS = {
+    "classification": ["prob_low", "prob_medium", "prob_high", "predicted"],
+    "ordinal": ["prob_low", "prob_medium", "prob_high", "predicted"],
+    "continuous": ["predicted"],
+    "survival": ["risk"],
+}
+MAIN = {"classification": "macro_auc", "ordinal": "kappa", "continuous": "spearman", "survival": "c_index"}
+
+
+def _add_outcomes(folder: Path) -> None:
+    """A value of each patient that its class decides up to some noise, and what can be made of it."""
+    table = pd.read_csv(folder / "cohort.csv")
+    rng = np.random.default_rng(1)
+    ids = table["patient_id"].unique()
+    positive = table.drop_duplicates("patient_id").set_index("patient_id")["status"] == "positive"
+    value = pd.Series(positive.loc[ids].to_numpy() + 0.4 * rng.normal(size=len(ids)), ids)
+    third = value.rank(pct=True)
+    grade = third.map(lambda share: "low" if share < 0.34 else "medium" if share < 0.67 else "high")
+    months, died = (np.exp(3 - value)).round(3), pd.Series(rng.random(len(ids)) < 0.7, ids)
+    for name, column in {
+        "score": 10 * value.round(4),
+        "grade": grade,
+        "months": months,
+        "died": died.astype(int),
+    }.items():
+        table[name] = table["patient_id"].map(column)
+    table.to_csv(folder / "cohort.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, make_cohort: CohortMaker) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    make_cohort(folder, patients=48)
+    make_cohort(folder / "external", patients=20, seed=7, prefix="X")
+    for place in (folder, folder / "external"):
+        _add_outcomes(place)
+    for kind in TASKS:
+        crossval(experiment(folder, kind), folder / kind, workers=1)
+    return folder
+
+
+def experiment(folder: Path, kind: str, *overrides: str) -> Experiment:
+    settings = ["cv.folds=2", "train.epochs=2", "cohort.group=null", f"task={TASKS[kind]}"]
+    return load_experiment(folder / "experiment.yaml", [*settings, *overrides])
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_whole_way(home: Path, kind: str, tmp_path: Path) -> None:
+    tested = pd.read_csv(home / kind / "predictions.csv").query("role == 'test'")
+    assert sorted(tested["patient_id"]) == [f"P{i:03d}" for i in range(48)]
+    slides, patients = predict(home / kind, [home / "external" / "features"])
+    assert list(slides.columns[2:]) == COLUMNS[kind]
+    assert len(patients) == len(slides) == 24
+    result = evaluate(home / kind, experiment(home / "external", kind), tmp_path / "external")
+    main = result.metrics["test"][MAIN[kind]]
+    assert result.metrics["primary"] == MAIN[kind]
+    assert result.metrics["counts"]["test"]["patients"] == 20
+    assert np.isfinite([main["pooled"], main["ci_low"], main["ci_high"]]).all()
+    outside = pd.read_csv(tmp_path / "external" / "predictions.csv")
+    name = COLUMNS[kind][0]
+    # The vote of both folds' students, patient by patient.
+    owner = {slide: slide.split("-")[0] for slide in slides["slide_id"]}
+    _, voted = predict(home / kind, [home / "external" / "features"], patients=owner)
+    expected = voted.set_index("patient_id")[name]
+    np.testing.assert_allclose(outside.set_index("patient_id")[name], expected.loc[outside["patient_id"]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_test_patient_s_outcome_changes_no_student(home: Path, kind: str, tmp_path: Path) -> None:
+    splits = pd.read_csv(home / kind / "splits.csv")
+    tested = splits.query("fold == 0 and role == 'test'")["patient_id"].tolist()
+    table = pd.read_csv(home / "cohort.csv")
+    inside = table["patient_id"].isin(tested)
+    table.loc[inside, "score"] = 1000 - 7 * table.loc[inside, "score"]
+    table.loc[inside, "months"] = 3 * table.loc[inside, "months"] + 1
+    table.loc[inside, "died"] = 1 - table.loc[inside, "died"]
+    table.loc[inside, "grade"] = table.loc[inside, "grade"].map({"low": "high", "high": "low", "medium": "medium"})
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    places = [f"cohort.table={tmp_path / 'cohort.csv'}", f"cv.splits={home / kind / 'splits.csv'}"]
+    crossval(experiment(home, kind, *places), tmp_path / "run", workers=1)
+    student = Path("fold-0-0") / "student" / "student.safetensors"
+    assert (tmp_path / "run" / student).read_bytes() == (home / kind / student).read_bytes()
+    other = Path("fold-0-1") / "student" / "student.safetensors"
+    assert (tmp_path / "run" / other).read_bytes() != (home / kind / other).read_bytes()
+
+
+def test_a_run_of_another_task_is_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"predicts grade, a task of type ordinal.*asks for score, of type continuous"):
+        evaluate(home / "ordinal", experiment(home / "external", "continuous"), tmp_path / "out")
+    with pytest.raises(RunError, match=r"of type classification.*task.type: ordinal"):
+        evaluate(home / "ordinal", experiment(home / "external", "classification"), tmp_path / "out")
+    turned = experiment(home / "external", "ordinal", "task.classes=[high, medium, low]")
+    with pytest.raises(RunError, match=r"as \['low', 'medium', 'high'\].*as \['high', 'medium', 'low'\]"):
+        evaluate(home / "ordinal", turned, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_name_of_the_column_is_said(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.read_csv(home / "external" / "cohort.csv").rename(columns={"score": "recurrence"})
+    table.to_csv(home / "external" / "renamed.csv", index=False)
+    file = home / "external" / "experiment.yaml"
+    settings = ["cohort.table=renamed.csv", "cohort.group=null", "task={type: continuous, label: recurrence}"]
+    arguments = ["evaluate", str(home / "continuous"), str(file), "--out", str(tmp_path / "out")]
+    assert momkd([*arguments, *(part for one in settings for part in ("--set", one))]) == 0
+    said = capsys.readouterr().out
+    assert "the run predicts score, and is judged by this cohort's column recurrence" in " ".join(said.split())
