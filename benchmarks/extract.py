@@ -28,14 +28,14 @@ REAL = Path(__file__).resolve().parents[2] / "shared/data/slides/TCGA-CR-7395-01
 
 
 def painted(folder: Path) -> Path:
-    """A tiled JPEG TIFF of tissue-coloured noise, 3072 × 3072."""
+    """A tiled TIFF of tissue-coloured noise, 3072 × 3072."""
     import tifffile
 
     rng = np.random.default_rng(0)
     nuclei = np.kron(rng.random((384, 384)) < 0.35, np.ones((8, 8), bool))
     image = np.where(nuclei[..., None], (110, 60, 140), (226, 150, 190)).astype(np.uint8)
     path = folder / "painted.tif"
-    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", compression="jpeg")
+    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", compression="deflate")
     return path
 
 
