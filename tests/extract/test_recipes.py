@@ -105,3 +105,17 @@ def test_weights_of_another_encoder_are_refused(wsi: None, tmp_path: Path, monke
     monkeypatch.setitem(encoders.RECIPES, "virchow2", small("virchow2"))
     with pytest.raises(ExtractError, match=r"not the weights of virchow2: 1 missing \(reg_token\)"):
         load_encoder("virchow2", tmp_path / "w.safetensors", device=CPU)
+
+
+def test_weights_stored_in_half_precision_compute_in_float32(
+    wsi: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    module = small("uni").build()
+    torch.save({name: value.half() for name, value in module.state_dict().items()}, tmp_path / "half.pt")
+    monkeypatch.setitem(encoders.RECIPES, "uni", small("uni"))
+    patches = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    with torch.inference_mode():
+        features = load_encoder("uni", tmp_path / "half.pt", device=CPU).embed(patches)
+        torch.testing.assert_close(features, module(small("uni").prepare(patches)), rtol=1e-2, atol=1e-2)
+    assert features.dtype == torch.float32

@@ -109,18 +109,27 @@ def _from_recipe(
     name: str, recipe: Recipe, checkpoint: Path | None, device: torch.device, ask_token: AskToken | None
 ) -> Encoder:
     if checkpoint is not None:
-        module = recipe.build()
-        weights = read_weights(checkpoint)
-        if recipe.conv_stem:
-            from timm.models.swin_transformer import checkpoint_filter_fn
-
-            weights = checkpoint_filter_fn(weights, module)
-        load_weights(module, weights, checkpoint, name)
+        module = _with_weights(name, recipe, checkpoint)
     else:
         from lazyslide_models import MODEL_REGISTRY
 
         module = from_hub(name, recipe.hub, lambda: MODEL_REGISTRY[recipe.lazyslide]().model, ask_token)
     return _of_module(name, module.eval(), recipe.prepare, recipe.width, device, partial(recipe.pool, module))
+
+
+def _with_weights(name: str, recipe: Recipe, checkpoint: Path) -> nn.Module:
+    weights = read_weights(checkpoint)
+    if recipe.conv_stem:
+        from timm.models.swin_transformer import checkpoint_filter_fn
+
+        module = recipe.build()
+        load_weights(module, checkpoint_filter_fn(weights, module), checkpoint, name)
+        return module
+    # Built without memory: a billion random numbers would be made to be thrown away.
+    with torch.device("meta"):
+        module = recipe.build()
+    load_weights(module, weights, checkpoint, name, assign=True)
+    return module.float()
 
 
 def _from_timm(name: str, checkpoint: Path | None, device: torch.device, ask_token: AskToken | None) -> Encoder:

@@ -43,8 +43,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _state_dict(path, found)
 
 
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path | str, encoder: str) -> None:
-    """Put weights into a module, every one of them.
+def load_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], path: Path | str, encoder: str, *, assign: bool = False
+) -> None:
+    """Put weights into a module, every one of them; ``assign`` makes them the module's own instead of copying.
 
     Raises ExtractError naming what is missing, unexpected or of another shape.
     """
@@ -62,7 +64,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path | 
             if names
         ]
         raise fault(path, f"not the weights of {encoder}: {', '.join(parts)}", f"{len(wanted)} tensors of {encoder}")
-    module.load_state_dict(dict(weights))
+    module.load_state_dict(dict(weights), assign=assign)
 
 
 def weights_digest(module: nn.Module) -> str:
