@@ -18,6 +18,7 @@ COMMANDS = (
     ["memory.py"],
     ["precision.py"],
     ["knn.py"],
+    ["extract.py"],
     ["store.py"],
     ["store.py", "--preset", "published"],
 )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from momkd.cohort.check import check as check
     from momkd.experiment import load_experiment as load_experiment
     from momkd.experiment import load_sweep as load_sweep
+    from momkd.extract.slides import extract_slides as extract_slides
     from momkd.slides.importer import import_features as import_features
     from momkd.slides.readers import read_bag as read_bag
     from momkd.student import load_student as load_student
@@ -27,6 +28,7 @@ _HOMES = {
     "check": "momkd.cohort.check",
     "crossval": "momkd.study.crossval",
     "evaluate": "momkd.study.external",
+    "extract_slides": "momkd.extract.slides",
     "fit_final": "momkd.study.crossval",
     "import_checkpoint": "momkd.study.checkpoint",
     "import_features": "momkd.slides.importer",

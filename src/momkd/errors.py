@@ -26,6 +26,10 @@ class FeatureFileError(MomkdError):
     """A feature file cannot be read as a bag of patches."""
 
 
+class ExtractError(MomkdError):
+    """A slide, or an encoder, cannot be used to make features."""
+
+
 class OmicsError(MomkdError):
     """An omics table cannot be used."""
 

@@ -40,6 +40,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         "init",
         "check",
         "import-features",
+        "extract",
         "crossval",
         "sweep",
         "fit",
@@ -52,7 +53,20 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["demo", "init", "check", "import-features", "graph", "pack", "genes", "crossval", "fit", "evaluate", "predict"],
+    [
+        "demo",
+        "init",
+        "check",
+        "import-features",
+        "extract",
+        "graph",
+        "pack",
+        "genes",
+        "crossval",
+        "fit",
+        "evaluate",
+        "predict",
+    ],
 )
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([verb, "--help"]) == 0

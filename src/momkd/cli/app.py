@@ -182,6 +182,62 @@ def inspect(
 
 
 @app.command()
+def extract(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SLIDES…", help="Slides, folders of them, tables (CSV: file, slide_id, mpp)."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the feature files; an unfinished one goes on.")],
+    encoder: Annotated[
+        str, typer.Option(help="uni2-h, virchow2, conch …; the default needs no download.")
+    ] = "efficientnet-lite0",
+    checkpoint: Annotated[Path | None, typer.Option(help="The encoder's weights; nothing is downloaded.")] = None,
+    mpp: Annotated[float, typer.Option(help="µm per pixel of the patches: 0.5 is 20×.")] = 0.5,
+    patch_size: Annotated[int, typer.Option(help="Pixels at --mpp.")] = 256,
+    overlap: Annotated[int, typer.Option(help="Pixels at --mpp that neighbours share.")] = 0,
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="µm per level-0 pixel of slides whose metadata have none.")
+    ] = None,
+    tissue: Annotated[str, typer.Option(help="How tissue is found: otsu, entropy, or none (whole image).")] = "otsu",
+    min_tissue: Annotated[float, typer.Option(help="Share of a patch that must be tissue.")] = 0.7,
+    k: Annotated[int | None, typer.Option(min=1, help="Also store the k-nearest-neighbour graph.")] = None,
+    dtype: Annotated[str, typer.Option(help="How features are stored: float16 or float32.")] = "float16",
+    precision: Annotated[str, typer.Option(help="auto (bf16 on CUDA), float32 or bf16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Patches encoded at once.")] = 64,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read patches ahead.")] = None,
+    reader: Annotated[str | None, typer.Option(help="wsidata's reader, such as tiffslide (default: by file).")] = None,
+) -> None:
+    """Turn slides into features: tissue, patches, an encoder; resumable, and a broken slide stops no other.
+
+    [bold]momkd extract slides/ --out features[/bold]
+
+    [bold]momkd extract slides/ --out features --encoder uni2-h --patch-size 896 --slide-mpp 0.25[/bold]
+    """
+    from momkd.cli.extract import do_extract
+    from momkd.extract.settings import ExtractSettings
+
+    settings = ExtractSettings(
+        encoder=encoder,
+        checkpoint=checkpoint,
+        mpp=mpp,
+        patch_size=patch_size,
+        overlap=overlap,
+        tissue=tissue,
+        min_tissue=min_tissue,
+        slide_mpp=slide_mpp,
+        reader=reader,
+        dtype=dtype,
+        graph_k=k,
+        precision=precision,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    do_extract(sources, out, settings)
+
+
+@app.command()
 def graph(
     folder: Annotated[Path, typer.Argument(help="A folder of feature files in momkd's layout.")],
     k: Annotated[int, typer.Option(min=1, help="Nearest neighbours.")] = 8,
