@@ -1,6 +1,7 @@
 # Everything happens in .venv; each target installs what it needs first.
 #   make demo    simulate a cohort and run the whole path on it
 #   make test    the tests
+#   make test-wsi  the tests of momkd extract, with the extra wsi, in .venv-wsi
 #   make check   ruff, types, floors
 #   make docs    the documentation, into site/
 #   make bench   the benchmarks, one table each
@@ -11,13 +12,17 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test test-wsi check docs bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/momkd demo --out demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-wsi:
+	$(MAKE) VENV=.venv-wsi .venv-wsi/.wsi
+	.venv-wsi/bin/python -m pytest tests/extract tests/cli/test_extract.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -32,7 +37,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run_all.py
 
 clean:
-	rm -rf $(VENV) demo site
+	rm -rf $(VENV) .venv-wsi demo site
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,3 +52,7 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev]'
 	@touch $@ $(VENV)/.core
+
+$(VENV)/.wsi: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev,wsi]'
+	@touch $@

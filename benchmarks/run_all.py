@@ -18,7 +18,6 @@ COMMANDS = (
     ["memory.py"],
     ["precision.py"],
     ["knn.py"],
-    ["extract.py"],
     ["store.py"],
     ["store.py", "--preset", "published"],
 )
