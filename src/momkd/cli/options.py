@@ -1,0 +1,36 @@
+"""What the verbs share: the application, and options that mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="momkd",
+    help="Train on slides and RNA. Predict from the slide alone.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML).", metavar="E.yaml")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")
+]
+SlideMppOption = Annotated[
+    str | None,
+    typer.Option(
+        "--slide-mpp", metavar="MPP|CSV", help="µm per level-0 pixel where files lack it; or a CSV: slide_id, mpp."
+    ),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds (default: from the cores)")]
+
+
+def load(path: Path, overrides: list[str] | None) -> Any:
+    """The experiment of a file, with overrides."""
+    from momkd.experiment import load_experiment
+
+    return load_experiment(path, overrides or [])

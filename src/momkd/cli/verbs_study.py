@@ -1,0 +1,180 @@
+"""The verbs that train, compare, judge, predict and tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from momkd.cli.options import ExperimentFile, Overrides, SlideMppOption, Workers, app, load
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the demo cohort and its run go.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another seed gives another cohort.")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Simulate a small paired cohort, run the whole path on it, and show the results.
+
+    [bold]momkd demo --out demo[/bold]
+    """
+    from momkd.cli.demo import run_demo
+
+    run_demo(out, seed, workers)
+
+
+@app.command()
+def crossval(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The run folder; an unfinished run of the same settings goes on.")],
+    overrides: Overrides = None,
+    workers: Workers = None,
+) -> None:
+    """Leak-free cross-validation: the main job.
+
+    [bold]momkd crossval E.yaml --out runs/her2 --set cv.repeats=5[/bold]
+    """
+    from momkd.cli.runs import do_crossval
+
+    do_crossval(load(file, overrides), out, workers)
+
+
+@app.command()
+def compare(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The comparison's folder; an unfinished one of the same settings goes on.")],
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated; the first is what the others are compared with; all = every one."),
+    ] = None,
+    workers: Workers = None,
+    overrides: Overrides = None,
+) -> None:
+    """Cross-validate several methods on the same folds: one table with statistics, as CSV, Markdown and LaTeX.
+
+    [bold]momkd compare E.yaml --out comparisons/her2[/bold]
+
+    [bold]momkd compare E.yaml --methods momkd,abmil,clam-sb,soft-labels --out comparisons/her2[/bold]
+    """
+    from momkd.cli.comparisons import do_compare
+
+    do_compare(load(file, overrides), out, methods, workers)
+
+
+@app.command()
+def sweep(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The sweep's folder; an unfinished one goes on, a larger grid adds to it.")],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A.B=C,D,E", help="Vary one setting; repeatable. Without it: the file's section sweep."),
+    ] = None,
+    workers: Workers = None,
+    show_test: Annotated[
+        bool, typer.Option("--show-test", help="Show test scores too; they are not for choosing.")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Cross-validate every combination of some settings on the same folds; one table and one figure, by validation.
+
+    [bold]momkd sweep E.yaml --grid model.memory.codes=8,16 --grid train.lr=1e-4,2e-4 --out sweeps/codes[/bold]
+
+    [bold]momkd sweep E.yaml --out sweeps/ablation[/bold] (with a section [bold]sweep:[/bold] in the file)
+    """
+    from momkd.cli.sweeps import do_sweep
+    from momkd.experiment import load_sweep
+
+    do_sweep(load_sweep(file, grid or [], overrides or []), out, workers, show_test=show_test)
+
+
+@app.command()
+def fit(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(help="The run folder; an unfinished run of the same settings goes on.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train the model to deploy on all patients; a validation share chooses epoch and threshold, nothing is tested.
+
+    [bold]momkd fit E.yaml --out runs/her2-final[/bold]
+    """
+    from momkd.cli.runs import do_fit
+
+    do_fit(load(file, overrides), out)
+
+
+@app.command()
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    file: Annotated[Path, typer.Argument(metavar="E2.yaml", help="The experiment file of another cohort.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    overrides: Overrides = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Accept patients that the run has seen.")
+    ] = False,
+) -> None:
+    """Judge a run on an external cohort, from histology alone; refuses patients that the run has seen.
+
+    [bold]momkd evaluate runs/her2 external.yaml --out runs/her2-external[/bold]
+    """
+    from momkd.cli.runs import do_evaluate
+
+    do_evaluate(run_folder, load(file, overrides), out, allow_overlap)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FEATURES…", help="Feature files or folders of them.")],
+    out: Annotated[Path, typer.Option(help="The table of predictions (CSV), one row a slide.")],
+    table: Annotated[
+        Path | None, typer.Option(help="CSV with patient_id and slide_id: adds a table a patient.")
+    ] = None,
+    slide_mpp: SlideMppOption = None,
+) -> None:
+    """Score slides from histology alone.
+
+    [bold]momkd predict runs/her2 features/ --out scores.csv[/bold]
+    """
+    from momkd.cli.runs import do_predict
+
+    do_predict(model, sources, out, table, slide_mpp)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN|COMPARISON", help="A run, or the folder of a comparison.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file (default: report.html in the folder).")] = None,
+) -> None:
+    """Tell a run or a comparison in one HTML file that needs no network: cohort, metrics, curves, sites, settings.
+
+    [bold]momkd report runs/her2[/bold]
+
+    [bold]momkd report comparisons/her2 --out her2.html[/bold]
+    """
+    from momkd.report.page import write_report
+
+    typer.echo(f"{write_report(folder, out)}: open it in a browser")
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A state dict of the published implementation.")],
+    out: Annotated[Path, typer.Option(help="The student folder.")],
+    classes: Annotated[
+        str, typer.Option(help="Names of the classes, comma-separated, the positive one last.")
+    ] = "negative,positive",
+    label: Annotated[str, typer.Option(help="What is predicted, for the record.")] = "label",
+    k: Annotated[int, typer.Option(min=0, help="Nearest neighbours of the graph it was trained with.")] = 8,
+    threshold: Annotated[float, typer.Option(help="Decision threshold on the positive class.")] = 0.5,
+    encoder: Annotated[str | None, typer.Option(help="Patch encoder it was trained on, for the record.")] = None,
+) -> None:
+    """Turn a published MoMKD checkpoint into a student that `momkd predict` can use. No pickle is executed.
+
+    [bold]momkd import-checkpoint best.pt --out student[/bold]
+    """
+    from momkd.cli.runs import do_import_checkpoint
+
+    names = tuple(name.strip() for name in classes.split(","))
+    do_import_checkpoint(file, out, label=label, classes=names, graph_k=k, threshold=threshold, encoder=encoder)
