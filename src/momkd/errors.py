@@ -30,6 +30,10 @@ class ExtractError(MomkdError):
     """A slide, or an encoder, cannot be used to make features."""
 
 
+class GdcError(MomkdError):
+    """The Genomic Data Commons, or what was downloaded from it, is not what was asked for."""
+
+
 class OmicsError(MomkdError):
     """An omics table cannot be used."""
 

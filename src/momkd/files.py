@@ -25,12 +25,17 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-        _sync_folder(target.parent)
+        publish(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def publish(finished: Path, target: Path) -> None:
+    """Give a finished file of the same folder its final name: fsync, rename, and make the rename durable."""
+    with finished.open("rb+") as handle:
+        os.fsync(handle.fileno())
+    finished.replace(target)
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from momkd.cli import verbs_data, verbs_study
+from momkd.cli.gdc import app as gdc
 from momkd.cli.options import app
 from momkd.errors import MomkdError
 
 # Importing the verbs is what registers them; help lists them in this order.
 VERBS = (verbs_data, verbs_study)
+app.add_typer(gdc)
 
 _INTERRUPTED = 130
 # Typer brings its own copy of click or uses an installed one, by version; both hang the error of wrong usage here.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from momkd.cohort.check import CheckReport
 from momkd.errors import Problem
 from momkd.report.names import interval_words, metric_name
+
+if TYPE_CHECKING:
+    from momkd.cohort.check import CheckReport
 
 
 def console() -> Console:
