@@ -117,7 +117,7 @@ def request(
 
 
 def _of_status(url: str, error: urllib.error.HTTPError) -> Exception:
-    found = f"the server answers {error.code} {error.reason}"
+    found = f"the server answers {error.code} {_words(str(error.reason))}"
     if error.code == 416:
         return RangeError(found)
     if error.code in _PASSING_STATUS:
@@ -126,10 +126,14 @@ def _of_status(url: str, error: urllib.error.HTTPError) -> Exception:
         text = error.read(2000).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         text = ""
-    # What a server says is shown on a terminal: no control characters, no page of HTML.
-    words = " ".join(re.sub(r"<[^>]*>|[^\x20-\x7e]", " ", text).split())[:200]
+    words = _words(text)
     hint = _HINTS.get(error.code)
     return GdcError(f"{url}: {found}{f' ({words})' if words else ''}{f' → {hint}' if hint else ''}")
+
+
+def _words(text: str) -> str:
+    """What a server says, as a terminal can show it: no control characters, no page of HTML."""
+    return " ".join(re.sub(r"<[^>]*>|[^\x20-\x7e]", " ", text).split())[:200]
 
 
 def _wanted_wait(headers: email.message.Message) -> float | None:
