@@ -72,3 +72,9 @@ def sha256_file(path: Path) -> str:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def md5_file(path: Path) -> str:
+    """Hex MD5 of a file's bytes, for comparison with what an archive publishes; no protection against forgery."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

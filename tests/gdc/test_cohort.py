@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.gdc.conftest import add_slide
+from tests.gdc.conftest import RECEPTOR_ROWS, add_clinical, add_slide, biotab
 from tests.gdc.server import FakeGdc
 
 from momkd.cohort.table import read_cohort
@@ -83,8 +83,23 @@ def test_rna_that_is_missing_or_of_another_plan_is_noted(folder: Path, gdc: Fake
 
 
 def test_the_clinical_supplement_must_be_there(planned: tuple[Path, Plan]) -> None:
-    with pytest.raises(GdcError, match=r"1 of 1 files .* are missing: .*brca.txt → momkd gdc download .* --what clin"):
+    with pytest.raises(
+        GdcError, match=r"1 of 1 files .* are missing or old: .*brca.txt → momkd gdc download .* --what clin"
+    ):
         write_cohort(planned[0])
+
+
+def test_a_supplement_that_was_brought_up_to_date_comes_anew(folder: Path, gdc: FakeGdc, client: Client) -> None:
+    """It has the same name and the same size."""
+    rows = {**RECEPTOR_ROWS, "TCGA-B2-CCCC": ("Indeterminate", "[Not Evaluated]", "Equivocal", "Positive_")}
+    assert len(biotab(rows)) == len(biotab())
+    gdc.files = [one for one in gdc.files if "clinical_patient" not in one["file_name"]]
+    add_clinical(gdc, 43, "nationwidechildrens.org_clinical_patient_brca.txt", biotab(rows).replace(b"_\n", b"\n\n"))
+    write_plan(make_plan(client, make_settings("TCGA-BRCA"))[0], folder)
+    with pytest.raises(GdcError, match="missing or old"):
+        write_cohort(folder)
+    assert len(download(folder, client, kinds=["clinical"]).done) == 1
+    assert pd.read_csv(write_cohort(folder).table)["HER2"].tolist()[3] == "positive"
 
 
 def test_a_project_without_receptors_is_about_survival(gdc: FakeGdc, client: Client, tmp_path: Path) -> None:

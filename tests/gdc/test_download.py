@@ -408,3 +408,16 @@ def test_killed_between_the_last_byte_and_the_name(planned: Planned, gdc: FakeGd
     assert assert_final_names_are_right(folder, plan, gdc) <= 2
     assert run_child(folder, gdc.url) == 0
     assert_complete(folder, plan, gdc)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_interrupted_it_ends_at_once_and_keeps_what_came(planned: Planned, gdc: FakeGdc) -> None:
+    folder, plan = planned
+    gdc.block, gdc.on_sent = 3000, lambda _: time.sleep(0.002)
+    code = CHILD.replace("SIGKILL)", "SIGINT); left = 1 << 40")
+    assert run_child(folder, gdc.url, code, bytes_to_live=60_000) in (-signal.SIGINT, 130)
+    assert assert_final_names_are_right(folder, plan, gdc) < len(plan.used())
+    assert sum(part.stat().st_size for part in folder.rglob("*.part")) > 0
+    gdc.on_sent = None
+    assert run_child(folder, gdc.url) == 0
+    assert_complete(folder, plan, gdc)

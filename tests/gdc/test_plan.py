@@ -68,7 +68,7 @@ def test_clinical_and_biospecimen_fields(gdc: FakeGdc, client: Client) -> None:
 
 
 def test_sample_types_in_order_of_preference(gdc: FakeGdc, client: Client) -> None:
-    """A patient's slides and RNA are of one type: the first that she has a slide of."""
+    """A patient's slides and RNA are of one type: the first that there is a slide of."""
     add_slide(gdc, 9, "TCGA-A1-AAAA-06Z-00-DX1", b"a metastasis of a patient with a primary tumour")
     add_rna(gdc, 28, "TCGA-B2-EEEE-01A-11R-A00Z-07", [1] * 6)
     plan, _ = make_plan(client, make_settings("TCGA-BRCA", "01,06"))

@@ -3,8 +3,8 @@
 The rules, also in docs/gdc.md:
 
 1. A patient belongs to the cohort by a diagnostic slide of a wanted sample type (01, the primary solid tumour).
-2. Of several wanted types, the first of them that a patient has a slide of is hers; files of other types are set aside.
-3. All her slides of that type are used, and one RNA file of that type: the lowest aliquot barcode, that is the lowest
+2. Of several wanted types, the first that a patient has a slide of counts; files of other types are set aside.
+3. All slides of that type are used, and one RNA file of that type: the lowest aliquot barcode, that is the lowest
    vial, then portion, then plate; of two files of one aliquot the lowest file id.
 4. RNA of patients without such a slide is set aside; a patient without RNA stays.
 """
@@ -52,7 +52,7 @@ def _type(file: RemoteFile) -> str:
 
 
 def _owners(slides: Sequence[RemoteFile], sample_types: Sequence[str], only: Collection[str] | None) -> dict[str, str]:
-    """The patients with a slide of a wanted sample type, and which type is theirs."""
+    """The patients with a slide of a wanted sample type, and which type that is."""
     types: dict[str, set[str]] = defaultdict(set)
     for file in slides:
         if only is None or file.patient in only:

@@ -92,8 +92,8 @@ def _receptors(folder: Path, plan: Plan) -> dict[str, Receptors] | None:
     missing = [file.name for file, place in zip(files, places, strict=True) if place is None]
     if missing:
         raise GdcError(
-            f"{folder / 'clinical'}: {len(missing)} of {len(files)} files of the clinical supplement are missing: "
-            f"{summarise(missing)} → momkd gdc download {folder} --what clinical"
+            f"{folder / 'clinical'}: {len(missing)} of {len(files)} files of the clinical supplement are missing or "
+            f"old: {summarise(missing)} → momkd gdc download {folder} --what clinical"
         )
     return read_receptors([place for place in places if place is not None])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from momkd.errors import GdcError, Problem, summarise
+from momkd.files import md5_file
 from momkd.gdc.client import Client, Stopped
 from momkd.gdc.fetch import fetch
 from momkd.gdc.lock import alone
@@ -89,7 +89,7 @@ def _missing(
     notes: list[Problem] = []
     for file in files:
         place = file.find(folder)
-        wrong = place is not None and verify and _md5(place) != file.md5
+        wrong = place is not None and verify and md5_file(place) != file.md5
         if place is not None and wrong:
             place.unlink()
             notes.append(Problem(str(place), "its MD5 was wrong; it is downloaded again", severity="note"))
@@ -99,11 +99,6 @@ def _missing(
             present.append(file)
             tell(Event("present", file, file.size))
     return missing, present, notes
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _check_access(files: Sequence[RemoteFile], client: Client) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
@@ -133,8 +134,7 @@ def _read(path: Path, values: Values) -> pa.Table:
     except (OSError, pa.ArrowException, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise GdcError(f"no STAR-count table with the columns {', '.join((*_NAMES, values))}: {reason}") from error
-    is_gene = [not name.startswith(_COUNTERS) for name in table.column("gene_id").to_pylist()]
-    return table.filter(pa.array(is_gene))
+    return table.filter(pc.invert(pc.starts_with(table.column("gene_id"), _COUNTERS)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,9 @@ _PROGRESS = 1 << 20
 def fetch(client: Client, file: RemoteFile, target: Path, *, advance: Callable[[int], None] | None = None) -> None:
     """Bring a file to ``target``; what is not complete lies beside it as <name>.part, and is gone on with.
 
-    ``advance`` is told of bytes that are there, that come, and that are thrown away (a negative number). Raises GdcError when
-    the server gives something else than the plan says, or nothing after all retries; Stopped when the client stops.
+    ``advance`` is told of bytes that are there, that come, and that are thrown away (a negative number). Raises
+    GdcError when the server gives something else than the plan says, or nothing after all retries; Stopped when the
+    client stops.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = _Part(target.with_name(target.name + PART), file.size, advance or (lambda _: None))

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from momkd.files import md5_file
+
 Kind = Literal["clinical", "rna", "slides"]
 # The small ones first.
 KINDS: tuple[Kind, ...] = ("clinical", "rna", "slides")
@@ -70,10 +72,14 @@ class RemoteFile(_Record):
         return folder / self.path, folder / self.kind / self.file_id / self.name
 
     def find(self, folder: Path) -> Path | None:
-        """Return the complete file (of the size that the GDC announces), or None."""
+        """Return the complete file, or None; complete is what has the announced size, or a clinical file the MD5.
+
+        Names of slides and expression files hold a UUID of their own; the clinical supplement keeps its name when the
+        GDC brings it up to date.
+        """
         for place in self.places(folder):
             if place.is_file() and place.stat().st_size == self.size:
-                return place
+                return place if self.kind != "clinical" or md5_file(place) == self.md5 else None
         return None
 
 
