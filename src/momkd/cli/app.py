@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from momkd.cli import verbs_data, verbs_study
-from momkd.cli.gdc import app as gdc
 from momkd.cli.options import app
+from momkd.cli.verbs_gdc import app as gdc
 from momkd.errors import MomkdError
 
 # Importing the verbs is what registers them; help lists them in this order.

@@ -1,115 +1,188 @@
-"""The verbs that bring a cohort from the Genomic Data Commons: `momkd gdc plan`, `download`, `rna`, `cohort`."""
+"""What the verbs of `momkd gdc` do and show."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
-from typing import Annotated
 
+import pandas as pd
 import typer
-
-app = typer.Typer(
-    name="gdc",
-    help="From the Genomic Data Commons to a cohort: plan, download, rna, cohort, in this order; each resumes.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the plan.")]
-Token = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The GDC portal's token, for controlled files.", show_default=False)
-]
+from momkd.cli.render import console, show_problems, show_table
+from momkd.errors import GdcError
+from momkd.gdc.ask import make_plan
+from momkd.gdc.client import SERVER, Client, read_token
+from momkd.gdc.cohort import EXPERIMENT, write_cohort
+from momkd.gdc.download import Event, download
+from momkd.gdc.expression import GENES, VALUES, merge_expression
+from momkd.gdc.plan import Plan, make_settings, read_plan, write_plan
+from momkd.gdc.records import KINDS, Kind
 
 
-@app.command()
-def plan(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the plan, and of all that follows.")],
-    project: Annotated[str, typer.Option(help="A project of TCGA.")] = "TCGA-BRCA",
-    sample_types: Annotated[
-        str, typer.Option(help="TCGA sample types, the preferred first: 01 primary, 06 metastasis …")
-    ] = "01",
-    patients: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only these: a patient's barcode first in every line.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N patients with slides and RNA.")] = None,
-    server: Annotated[
-        str, typer.Option(metavar="URL", help="Another server of the GDC's API.")
-    ] = "https://api.gdc.cancer.gov",
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds without a byte before a request is made again.")] = 60,
-    retries: Annotated[int, typer.Option(min=0, help="How often a failed request is made again.")] = 5,
+def do_plan(
+    out: Path,
+    project: str,
+    sample_types: str,
+    patients: Path | None,
+    limit: int | None,
+    server: str,
+    timeout: float,
+    retries: int,
 ) -> None:
-    """Ask the GDC what there is, choose the cohort, and write lists, sizes and gdc-client manifests; no download.
+    """Make and write a plan, and show what it costs."""
+    settings = make_settings(project, sample_types, patients, limit)
+    client = Client(server, timeout=timeout, retries=retries, on_retry=_say)
+    with Console(stderr=True).status(f"asking {client.server} for {settings.project}"):
+        plan, notes = make_plan(client, settings)
+    changes = write_plan(plan, out)
+    show_problems([*notes, *changes])
+    sites = len({case.site for case in plan.cases})
+    title = f"{settings.project}, {plan.data_release}: {len(plan.cases)} patients of {sites} sites"
+    show_table(_sizes(plan, out), title)
+    _print(f"{out}: plan.json, files.csv, cases.csv, manifest-<kind>.txt; then momkd gdc download {out}")
 
-    [bold]momkd gdc plan --out brca[/bold]
 
-    [bold]momkd gdc plan --project TCGA-LUAD --limit 20 --out luad-small[/bold]
-    """
-    from momkd.cli.gdc_verbs import do_plan
-
-    do_plan(out, project, sample_types, patients, limit, server, timeout, retries)
-
-
-@app.command()
-def download(
-    folder: Folder,
-    what: Annotated[
-        str, typer.Option(help="Of clinical, rna and slides, separated by commas.")
-    ] = "clinical,rna,slides",
-    workers: Annotated[int, typer.Option(min=1, max=16, help="Files at once.")] = 4,
-    token: Token = None,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="Another server than the plan's.", show_default=False)
-    ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Compute the MD5 of what is there already as well.")] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds without a byte before a request is made again.")] = 60,
-    retries: Annotated[int, typer.Option(min=0, help="How often a failed request is made again.")] = 5,
+def do_download(
+    folder: Path,
+    what: str,
+    workers: int,
+    token: Path | None,
+    server: str | None,
+    timeout: float,
+    retries: int,
+    *,
+    verify: bool,
 ) -> None:
-    """Download what the plan lists; go on where it stopped; only files of the right MD5 get their final name.
-
-    [bold]momkd gdc download brca --what clinical,rna[/bold]
-
-    [bold]momkd gdc download brca --what slides --workers 8[/bold]
-    """
-    from momkd.cli.gdc_verbs import do_download
-
-    do_download(folder, what, workers, token, server, timeout, retries, verify=verify)
-
-
-@app.command()
-def rna(
-    folder: Folder,
-    values: Annotated[
-        str, typer.Option(help="tpm_unstranded, fpkm_unstranded or unstranded (counts of reads).")
-    ] = "tpm_unstranded",
-    genes: Annotated[
-        str, typer.Option(help="The type of gene to keep, such as protein_coding, or all.")
-    ] = "protein_coding",
-) -> None:
-    """Merge the downloaded STAR-count files into rna.parquet, one column a patient, rows by gene symbol.
-
-    [bold]momkd gdc rna brca[/bold]
-
-    [bold]momkd gdc rna brca --values unstranded --genes all[/bold]
-    """
-    from momkd.cli.gdc_verbs import do_rna
-
-    do_rna(folder, values, genes)
+    """Download with progress; exit code 1 if anything is missing at the end."""
+    kinds = _kinds(what)
+    plan = read_plan(folder)
+    if token is not None and server is None and plan.server != SERVER:
+        raise GdcError(
+            f"{folder}: the plan is of {plan.server}; a token goes to another server than {SERVER} only if you name it "
+            f"→ --server {plan.server}"
+        )
+    secret = None if token is None else read_token(token)
+    with _Bars(sum(file.size for file in plan.used(*kinds))) as bars:
+        client = Client(server or plan.server, secret, timeout, retries, on_retry=bars.say)
+        report = download(folder, client, kinds=kinds, workers=workers, verify=verify, watch=bars)
+    show_problems(report.problems)
+    failed = sum(problem.severity == "error" for problem in report.problems)
+    words = [f"{len(report.done)} files downloaded", f"{len(report.present)} already there", f"{failed} failed"]
+    words += [f"{len(report.untried)} not tried"] if report.untried else []
+    _print(f"{folder}: {', '.join(words)}")
+    if not report.complete:
+        _print(f"what is there stays; go on with: momkd gdc download {folder} --what {what}")
+        raise typer.Exit(1)
 
 
-@app.command()
-def cohort(
-    folder: Folder,
-    labels: Annotated[
-        list[Path] | None, typer.Option(metavar="TABLE", help="CSV or TSV of more labels by patient; repeatable.")
-    ] = None,
-    patient_column: Annotated[str, typer.Option(help="The column of patients in those tables.")] = "patient_id",
-) -> None:
-    """Write cohort.csv (slides, sites, HER2, PR, ER, survival, your labels) and a first experiment.yaml.
+def do_rna(folder: Path, values: str, genes: str) -> None:
+    """Merge expression and say where it is."""
+    if values not in VALUES:
+        raise GdcError(f"--values {values!r}: expected one of {', '.join(VALUES)}")
+    screen = Console(stderr=True)
+    bars = Progress(TextColumn("{task.description}"), BarColumn(), console=screen, disable=not screen.is_terminal)
+    task = bars.add_task("merging", total=None)
+    with bars:
+        merged = merge_expression(
+            folder,
+            values=values,
+            gene_type=None if genes == "all" else genes,
+            progress=lambda done, total, _: bars.update(task, completed=done, total=total),
+        )
+    _print(f"{merged.table}: {merged.genes} genes × {merged.patients} patients, {values}")
+    if merged.summed:
+        _print(f"{len(merged.summed)} symbols are the sum of several genes; see {folder / GENES}")
 
-    [bold]momkd gdc cohort brca[/bold]
 
-    [bold]momkd gdc cohort brca --labels odx.csv[/bold]
-    """
-    from momkd.cli.gdc_verbs import do_cohort
+def do_cohort(folder: Path, labels: list[Path], patient_column: str) -> None:
+    """Write the cohort table and say what to do next."""
+    report = write_cohort(folder, labels=labels, patient_column=patient_column)
+    show_problems(report.notes)
+    _print(f"{report.table}: {report.slides} slides of {report.patients} patients; {', '.join(report.columns)}")
+    experiment = folder / EXPERIMENT
+    kept = "" if report.new_experiment else " (yours, left as it is)"
+    _print(
+        f"next: momkd gdc download {folder} --what slides; momkd extract {folder / 'slides'} --out "
+        f"{folder / 'features'}; momkd check {experiment}{kept}"
+    )
 
-    do_cohort(folder, labels or [], patient_column)
+
+class _Bars:
+    """A bar over all bytes and one a file at work; a line a file where there is no terminal."""
+
+    def __init__(self, total: int) -> None:
+        self._screen = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._screen,
+            disable=not self._screen.is_terminal,
+        )
+        self._all = self._bars.add_task("all", total=total)
+        self._running: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> _Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Show a line above the bars."""
+        self._screen.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    def __call__(self, event: Event) -> None:
+        file = event.file
+        with self._lock:
+            if event.kind == "started":
+                self._running[file.file_id] = self._bars.add_task(f"  {escape(file.name[:40])}", total=file.size)
+            elif event.kind in ("bytes", "present"):
+                self._bars.advance(self._all, event.count)
+                if file.file_id in self._running:
+                    self._bars.advance(self._running[file.file_id], event.count)
+            else:
+                self._bars.remove_task(self._running.pop(file.file_id))
+                if event.kind == "failed" or not self._screen.is_terminal:
+                    self.say(f"{file.name}: {event.kind}")
+
+
+def _kinds(what: str) -> tuple[Kind, ...]:
+    names = [name.strip() for name in what.split(",")]
+    unknown = [name for name in names if name not in KINDS]
+    if unknown:
+        raise GdcError(f"--what {what!r}: expected some of {', '.join(KINDS)}, separated by commas")
+    return tuple(kind for kind in KINDS if kind in names)
+
+
+def _sizes(plan: Plan, folder: Path) -> pd.DataFrame:
+    rows = []
+    for kind in KINDS:
+        files = plan.used(kind)
+        here = sum(file.find(folder) is not None for file in files)
+        gigabytes = f"{sum(file.size for file in files) / 1e9:.2f}"
+        rows.append({"kind": kind, "files": len(files), "GB": gigabytes, "already there": here})
+    return pd.DataFrame(rows)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print(text: str) -> None:
+    console().print(text, highlight=False, markup=False, soft_wrap=True)
