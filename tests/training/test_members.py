@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from momkd.cohort.dataset import CohortData, load_data
+from momkd.cohort.values import quarters_of
 from momkd.experiment import Experiment, load_experiment
 from momkd.training.fit import fit
 from momkd.training.members import member_roles
@@ -63,7 +64,13 @@ TASKS = {
 
 
 def opened(folder: Path, kind: str) -> tuple[Experiment, CohortData]:
-    overrides = [f"task={TASKS[kind]}", "train.epochs=2", "train.least_steps=0", "train.schedule=cosine"]
+    overrides = [
+        f"task={TASKS[kind]}",
+        "train.epochs=2",
+        "train.least_steps=0",
+        "train.schedule=cosine",
+        "train.sampling=balanced",
+    ]
     experiment = load_experiment(folder / "experiment.yaml", overrides)
     return experiment, load_data(experiment)
 
@@ -105,7 +112,9 @@ def test_a_member_knows_nothing_of_whom_it_left_out(outcomes: Path, kind: str) -
     def poison(data: CohortData, victims: list[str]) -> None:
         table = data.cohort.patients
         table.loc[victims, "value"] = 1000 - 3 * table.loc[victims, "value"]
-        if kind != "continuous":  # there it is derived from the values
+        if kind == "continuous":  # the quarters of the whole cohort are others then
+            table["label"] = quarters_of(table["value"].to_numpy())
+        else:
             table.loc[victims, "label"] = 1 - table.loc[victims, "label"]
 
     _, poisoned = opened(outcomes, kind)

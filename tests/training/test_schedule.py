@@ -17,6 +17,8 @@ def test_a_small_cohort_gets_more_epochs() -> None:
     cosine = TrainSettings(schedule="cosine", epochs=20, least_steps=120, batch_size=64)
     # 100 slides are 2 steps an epoch: 60 epochs; 384 are 6, just enough; 385 are 7.
     assert [epochs_of(cosine, n) for n in (100, 384, 385, 5000)] == [60, 20, 20, 20]
+    # 7 steps an epoch: 17 epochs would be 119 steps.
+    assert epochs_of(cosine.model_copy(update={"epochs": 2}), 385) == 18
     plateau = TrainSettings(schedule="plateau", epochs=20, least_steps=120, batch_size=64)
     assert epochs_of(plateau, 100) == 20
 
