@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from momkd.cli.app import run as momkd
 from momkd.errors import RunError, StudentError
@@ -29,6 +32,14 @@ COLUMNS = {
     "ordinal": ["prob_low", "prob_medium", "prob_high", "predicted"],
     "continuous": ["predicted"],
     "survival": ["risk"],
+}
+OBSERVED = {kind: ["time", "event"] if kind == "survival" else ["label"] for kind in TASKS}
+METRICS = {
+    "classification": {"macro_auc", "accuracy", "balanced_accuracy", "macro_f1", "brier", "ece"}
+    | {f"auc_{name}" for name in ("low", "medium", "high")},
+    "ordinal": {"kappa", "spearman", "macro_auc", "accuracy", "class_error"},
+    "continuous": {"spearman", "pearson", "r2", "mae", "rmse", "concordance"},
+    "survival": {"c_index", "uno_c_index"},
 }
 MAIN = {"classification": "macro_auc", "ordinal": "kappa", "continuous": "spearman", "survival": "c_index"}
 
@@ -56,13 +67,33 @@ def _add_outcomes(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, make_cohort: CohortMaker) -> Path:
     folder = tmp_path_factory.mktemp("tasks")
-    make_cohort(folder, patients=48)
-    make_cohort(folder / "external", patients=20, seed=7, prefix="X")
+    make_cohort(folder, patients=36)
+    make_cohort(folder / "external", patients=14, seed=7, prefix="X")
     for place in (folder, folder / "external"):
         _add_outcomes(place)
     for kind in TASKS:
         crossval(experiment(folder, kind), folder / kind, workers=1)
     return folder
+
+
+def main_metric(kind: str, table: pd.DataFrame) -> float:
+    """The main metric of a table of predictions, by other people's code or by pairs."""
+    if kind == "survival":
+        pairs = [
+            (a.risk > b.risk) + 0.5 * (a.risk == b.risk)
+            for a in table.itertuples()
+            for b in table.itertuples()
+            if a.event == 1 and (a.time < b.time or (a.time == b.time and b.event == 0))
+        ]
+        return float(np.mean(pairs))
+    if kind == "continuous":
+        return float(spearmanr(table["label"], table["predicted"]).statistic)
+    names = ["low", "medium", "high"]
+    prob = table[[f"prob_{name}" for name in names]].to_numpy()
+    label = table["label"].map(names.index).to_numpy()
+    if kind == "ordinal":
+        return float(cohen_kappa_score(label, prob.argmax(1), weights="quadratic"))
+    return float(np.mean([roc_auc_score(label == c, prob[:, c]) for c in range(3)]))
 
 
 def experiment(folder: Path, kind: str, *overrides: str) -> Experiment:
@@ -72,22 +103,39 @@ def experiment(folder: Path, kind: str, *overrides: str) -> Experiment:
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_the_whole_way(home: Path, kind: str, tmp_path: Path) -> None:
+    columns = [
+        "patient_id",
+        *OBSERVED[kind],
+        *(name for name in COLUMNS[kind] if name != "predicted" or kind == "continuous"),
+    ]
     tested = pd.read_csv(home / kind / "predictions.csv").query("role == 'test'")
-    assert sorted(tested["patient_id"]) == [f"P{i:03d}" for i in range(48)]
-    slides, patients = predict(home / kind, [home / "external" / "features"])
-    assert list(slides.columns[2:]) == COLUMNS[kind]
-    assert len(patients) == len(slides) == 24
+    assert list(tested.columns) == ["repeat", "fold", "role", *columns]
+    assert sorted(tested["patient_id"]) == [f"P{i:03d}" for i in range(36)]
+    owner = {file.stem: file.stem.split("-")[0] for file in (home / "external" / "features").iterdir()}
+    slides, patients = predict(home / kind, [home / "external" / "features"], patients=owner)
+    assert list(slides.columns) == ["patient_id", "slide_id", *COLUMNS[kind]]
+    assert list(patients.columns) == ["patient_id", *COLUMNS[kind]]
+    assert (len(slides), len(patients)) == (17, 14)
+    if kind in ("classification", "ordinal"):
+        prob = slides[["prob_low", "prob_medium", "prob_high"]]
+        np.testing.assert_allclose(prob.sum(axis=1), 1.0, rtol=1e-6)
+        assert (prob.idxmax(axis=1) == "prob_" + slides["predicted"]).all()
     result = evaluate(home / kind, experiment(home / "external", kind), tmp_path / "external")
-    main = result.metrics["test"][MAIN[kind]]
+    assert set(result.metrics["test"]) == METRICS[kind]
     assert result.metrics["primary"] == MAIN[kind]
-    assert result.metrics["counts"]["test"]["patients"] == 20
-    assert np.isfinite([main["pooled"], main["ci_low"], main["ci_high"]]).all()
+    assert result.metrics["counts"]["test"]["patients"] == 14
+    main = result.metrics["test"][MAIN[kind]]
+    assert main["ci_low"] <= main["pooled"] <= main["ci_high"]
     outside = pd.read_csv(tmp_path / "external" / "predictions.csv")
-    name = COLUMNS[kind][0]
+    assert list(outside.columns) == ["repeat", "fold", "role", *columns]
+    assert main["pooled"] == pytest.approx(main_metric(kind, outside))
+    by_fold = [main_metric(kind, part) for _, part in tested.groupby("fold")]
+    assert json.loads((home / kind / "metrics.json").read_text())["test"][MAIN[kind]]["values"] == pytest.approx(
+        by_fold
+    )
     # The vote of both folds' students, patient by patient.
-    owner = {slide: slide.split("-")[0] for slide in slides["slide_id"]}
-    _, voted = predict(home / kind, [home / "external" / "features"], patients=owner)
-    expected = voted.set_index("patient_id")[name]
+    name = COLUMNS[kind][0]
+    expected = patients.set_index("patient_id")[name]
     np.testing.assert_allclose(outside.set_index("patient_id")[name], expected.loc[outside["patient_id"]], rtol=1e-6)
 
 
