@@ -135,3 +135,68 @@ def test_loading_a_student_imports_no_training_and_no_tables() -> None:
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+TASKS = {
+    "classes": TaskSettings(label="type", classes=("a", "b", "c")),
+    "ordinal": TaskSettings(type="ordinal", label="grade", classes=("low", "medium", "high")),
+    "continuous": TaskSettings(type="continuous", label="score", bins=5),
+    "survival": TaskSettings(type="survival", label="days", event="died", bins=3),
+}
+
+
+def taught(task: TaskSettings, model: ModelSettings, programmes: tuple[str, ...]) -> StudentPredictor:
+    """A student of two members that have seen targets and moved away from where networks start."""
+    torch.manual_seed(1)
+    card = StudentCard(
+        task=task,
+        features=FeatureGeometry(5),
+        graph_k=3,
+        normalize="standard",
+        model=model,
+        threshold=0.5,
+        members=2,
+        programmes=programmes,
+    )
+    members = [card.network() for _ in range(2)]
+    for number, member in enumerate(members):
+        for parameter in member.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        value = torch.arange(12.0) % 3 if task.categorical else torch.arange(12.0).add(1 + number).exp2()
+        member.outcome.start(torch.stack([value, torch.ones(12)], 1))
+    return StudentPredictor(members, make_normalizer("standard").fit([make_bag().features]), card)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("name", ["momkd", "abmil"])
+def test_round_trip_of_every_task(kind: str, name: str, tmp_path: Path) -> None:
+    """Cut points, units, intervals and baseline hazards travel with the weights."""
+    own: dict[str, dict[str, object]] = {"programmes": {"dim": 3}, "wide": {"enabled": True}}
+    settings = {**SETTINGS.model_dump(), "name": name, **(own if name == "momkd" else {"baseline": {"dim": 8}})}
+    programmes = ("cnv", "rna") if name == "momkd" else ()
+    predictor = taught(TASKS[kind], ModelSettings.model_validate(settings), programmes)
+    save_student(predictor, tmp_path)
+    loaded = load_student(tmp_path)
+    before, after = predictor.predict(make_bag()), loaded.predict(make_bag())
+    np.testing.assert_array_equal(before.values, after.values)
+    assert before.values.shape == (3 if TASKS[kind].classes else 1,)
+    assert (loaded.card.task, loaded.card.programmes) == (TASKS[kind], programmes)
+    for mine, theirs in zip(predictor.members, loaded.members, strict=True):
+        own_state, their_state = mine.outcome.state_dict(), theirs.outcome.state_dict()
+        assert all(torch.equal(own_state[key], their_state[key]) for key in own_state)
+    alone = [loaded.member(number).predict(make_bag()).values for number in range(2)]
+    assert not np.allclose(alone[0], alone[1])
+    np.testing.assert_allclose(after.values, np.mean(alone, axis=0), rtol=1e-6)
+    if kind == "continuous":
+        # The mean values of 2¹ … 2¹² and of 2² … 2¹³: each member tells its score in its own units.
+        assert [float(member.outcome.state_dict()["mean"]) for member in loaded.members] == [682.5, 1365.0]
+
+
+def test_a_card_of_another_task_does_not_fit_the_tensors(tmp_path: Path) -> None:
+    """An ordinal network holds cut points, a nominal one a logit a class: neither passes for the other."""
+    save_student(taught(TASKS["ordinal"], SETTINGS, ()), tmp_path)
+    card = json.loads((tmp_path / "student.json").read_text())
+    card["task"]["type"] = "classification"
+    (tmp_path / "student.json").write_text(json.dumps(card))
+    with pytest.raises(StudentError, match="does not hold the network of its card"):
+        load_student(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ SETTINGS = ModelSettings.model_validate(
     }
 )
 TASK = TaskSettings(label="status", classes=("negative", "positive"))
+VALUE = TaskSettings(type="continuous", label="score")
 TRAIN = TrainSettings(epochs=6, patience=6, lr=5e-3, batch_size=4, seed=3, threads=1, accelerator="cpu")
 
 
@@ -142,8 +144,20 @@ def test_loss_that_is_not_finite_names_the_slides(data: FitData) -> None:
 
 def test_validation_of_one_class_is_refused(data: FitData) -> None:
     only = [sample for sample in data.val if sample.label == 0]
-    with pytest.raises(TrainingError, match="not of all classes"):
+    with pytest.raises(TrainingError, match=r"not of all classes.*cv.validation"):
         fit(FitData(data.train, only, data.bags, TASK, 5), SETTINGS, TRAIN)
+
+
+@pytest.mark.parametrize("task", [TaskSettings(type="survival", label="t", event="e"), VALUE], ids=lambda t: t.type)
+def test_validation_without_a_pair_chooses_no_epoch(data: FitData, task: TaskSettings) -> None:
+    """Nobody outlives the only event; all have one value. A fixed number of epochs needs no choice."""
+    train = [dataclasses.replace(sample, value=1.0 + number) for number, sample in enumerate(data.train)]
+    val = [dataclasses.replace(sample, label=int(sample.patient_id == "v05"), value=5.0) for sample in data.val]
+    lacking = FitData(train, val, data.bags, task, 5)
+    with pytest.raises(TrainingError, match=r"no two validation patients.*compared.*train.schedule: cosine"):
+        fit(lacking, SETTINGS, TRAIN)
+    result = fit(lacking, SETTINGS, TRAIN.model_copy(update={"schedule": "cosine", "epochs": 2, "least_steps": 0}))
+    assert [np.isnan(row["val_concordance"]) for row in result.history] == [True, True]
 
 
 def test_without_rna_the_model_has_no_rna_branch(data: FitData) -> None:

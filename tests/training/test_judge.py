@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from momkd.experiment import TaskSettings
-from momkd.training.judge import judge, score_name, score_words
+from momkd.training.judge import judge, score_name, score_words, what_lacks
 
 CLASSES = ("a", "b", "c")
 
@@ -45,6 +45,28 @@ def test_survival_pairs_are_those_that_are_known() -> None:
     assert judge(risk, column([1.0, 2.0, 3.0], [0, 1, 0]), task) == 0.0
     assert judge(risk, column([1.0, 2.0, 3.0], [1, 1, 0]), task) == 2 / 3
     assert np.isnan(judge(risk, column([1.0, 2.0, 3.0], [0, 0, 1]), task))
+
+
+@pytest.mark.parametrize(
+    ("task", "mute", "telling"),
+    [
+        (TaskSettings(label="x", classes=("n", "p")), column([1, 1, 1]), column([1, 0, 1])),
+        (TaskSettings(label="x", classes=CLASSES), column([0, 2, 2]), column([0, 2, 1])),
+        (TaskSettings(type="ordinal", label="x", classes=CLASSES), column([1, 1, 1]), column([0, 2, 2])),
+        (TaskSettings(type="continuous", label="x"), column([4.0, 4.0]), column([4.0, 4.5])),
+        # The only event is the last thing that happened; two events at one time.
+        (TaskSettings(type="survival", label="x", event="e"), column([1.0, 2.0], [0, 1]), column([1.0, 2.0], [1, 0])),
+        (TaskSettings(type="survival", label="x", event="e"), column([2.0, 2.0], [1, 1]), column([2.0, 3.0], [1, 1])),
+    ],
+)
+def test_patients_who_cannot_be_compared_are_known_beforehand(
+    task: TaskSettings, mute: np.ndarray, telling: np.ndarray
+) -> None:
+    for targets in (mute, telling):
+        predicted = np.random.default_rng(0).dirichlet(np.ones(max(1, len(task.classes))), len(targets))
+        assert np.isnan(judge(predicted, targets, task)) == (what_lacks(targets, task) != "")
+    assert what_lacks(mute, task)
+    assert not what_lacks(telling, task)
 
 
 def test_names() -> None:

@@ -49,7 +49,7 @@ def run_demo(out: Path, seed: int, workers: int | None, size: SimulationSettings
     without = do_crossval(experiment.model_copy(update={"omics": None}), out / "without-rna", workers)
     say("\n[bold]5 · external sites,[/] never seen, stronger stain shift, histology alone")
     shutil.rmtree(out / "external", ignore_errors=True)
-    outside = do_evaluate(out / "with-rna", external, out / "external", False)
+    outside = do_evaluate(out / "with-rna", external, out / "external")
 
     def auc(metrics: dict[str, object]) -> str:
         return f"{metrics['test']['auc']['pooled']:.3f}"  # type: ignore[index]

@@ -9,7 +9,7 @@ import pandas as pd
 from momkd.cli.progress import StudyProgress
 from momkd.cli.render import console, show_metrics, show_problems, show_table
 from momkd.cohort.pairing import word_of
-from momkd.errors import CohortError, Problem
+from momkd.errors import CohortError, Problem, raise_problems, summarise
 from momkd.experiment import Experiment
 from momkd.files import read_json
 from momkd.report.curves import draw_run
@@ -42,9 +42,11 @@ def do_fit(experiment: Experiment, out: Path) -> StudyResult:
     return result
 
 
-def do_evaluate(run: Path, experiment: Experiment, out: Path, allow_overlap: bool) -> StudyResult:
+def do_evaluate(
+    run: Path, experiment: Experiment, out: Path, *, allow_overlap: bool = False, allow_other_label: bool = False
+) -> StudyResult:
     """Judge a run on an external cohort."""
-    result = evaluate(run, experiment, out, allow_overlap=allow_overlap)
+    result = evaluate(run, experiment, out, allow_overlap=allow_overlap, allow_other_label=allow_other_label)
     predicts = read_json(out / "environment.json")["predicts"]
     if predicts != experiment.task.label:
         found = f"the run predicts {predicts}, and is judged by this cohort's column {experiment.task.label}"
@@ -93,7 +95,18 @@ def _patients(table: Path) -> dict[str, str]:
     missing = [name for name in ("patient_id", "slide_id") if name not in frame.columns]
     if missing:
         raise CohortError(f"{table}: columns {missing} are missing; found {list(frame.columns)}")
-    return dict(zip(frame["slide_id"], frame["patient_id"], strict=True))
+    pairs = frame[["slide_id", "patient_id"]].drop_duplicates()
+    shared = sorted(set(pairs.loc[pairs["slide_id"].duplicated(), "slide_id"]))
+    nobody = sorted(pairs.loc[pairs["patient_id"].str.strip() == "", "slide_id"])
+    findings = [(shared, "given to several patients", "one patient a slide"), (nobody, "without a patient_id", "an id")]
+    raise_problems(
+        [
+            Problem(str(table), f"{len(s)} slides {what}: {summarise(s)}", expected)
+            for s, what, expected in findings
+            if s
+        ]
+    )
+    return dict(zip(pairs["slide_id"], pairs["patient_id"], strict=True))
 
 
 def _title(experiment: Experiment, what: str) -> str:

@@ -113,14 +113,18 @@ def evaluate(
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Accept patients that the run has seen.")
     ] = False,
+    allow_other_label: Annotated[
+        bool, typer.Option("--allow-other-label", help="Accept that task.label is called otherwise than in the run.")
+    ] = False,
 ) -> None:
-    """Judge a run on an external cohort, from histology alone; refuses patients that the run has seen.
+    """Judge a run on an external cohort, from histology alone; refuses another task and patients that the run has seen.
 
     [bold]momkd evaluate runs/her2 external.yaml --out runs/her2-external[/bold]
     """
     from momkd.cli.runs import do_evaluate
 
-    do_evaluate(run_folder, load(file, overrides), out, allow_overlap)
+    experiment = load(file, overrides)
+    do_evaluate(run_folder, experiment, out, allow_overlap=allow_overlap, allow_other_label=allow_other_label)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -39,8 +39,11 @@ class GeneSelector(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
     """Base of the selectors: a subclass ranks genes, this class does the rest.
 
     After ``fit``: ``genes_`` (names, best first), ``scores_`` (float64, aligned with ``genes_``), ``selected_`` (their
-    positions among the columns of X), ``feature_names_in_``, ``n_features_in_``, ``notes_``.
+    positions among the columns of X), ``feature_names_in_``, ``n_features_in_``, ``notes_``. ``supervised``: the labels
+    decide, so that the choice knows the labels of the patients given to ``fit``.
     """
+
+    supervised: ClassVar[bool] = False
 
     def fit(self, X: pd.DataFrame, y: ArrayLike | None = None) -> Self:
         """Rank the genes of ``X`` (patients × genes) for the class numbers ``y`` (patients,), aligned by position.
@@ -105,6 +108,8 @@ class XGBoostSelector(GeneSelector):
     |Pearson correlation| with the label (largest over the classes), then of name. ``n_jobs`` changes the time only; the
     histograms have 64 bins.
     """
+
+    supervised = True
 
     def __init__(self, n: int = 768, seed: int = 0, n_jobs: int = 1) -> None:
         self.n = n

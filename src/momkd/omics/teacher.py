@@ -7,6 +7,8 @@ that knew the answer would only repeat the label.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -16,6 +18,7 @@ from momkd.omics.axes import patient_axes
 from momkd.omics.scale import WinsorScaler
 
 Floats = NDArray[np.float64]
+Choose = Callable[[NDArray[np.bool_]], NDArray[np.int64]]
 # Patients in two tables from which a correlation is estimated.
 _FEWEST_IN_BOTH = 3
 
@@ -26,8 +29,12 @@ def soft_scores(
     part: NDArray[np.int64],
     task: TaskSettings,
     settings: TeacherSettings,
+    choose: Choose | None = None,
 ) -> Floats:
     """Out-of-part teacher scores t of training patients: genes (N, G) unscaled, targets (N, 2), part (N,) → (N, O).
+
+    ``choose``: which genes a teacher looks at, where labels decide it: of the patients outside its part (mask (N,)) →
+    columns of ``values``. Chosen by all patients, the genes alone would tell a teacher the labels of its own part.
 
     Classes: logistic regression, its log-odds against the first class. Ordered classes, values: ridge regression on
     class number or value. Survival: ridge regression on the martingale residuals of the null model (event less the
@@ -39,11 +46,12 @@ def soft_scores(
     raw = np.empty((len(values), n_scores))
     for number in np.unique(part):
         inside, outside = part == number, part != number
-        scaler = WinsorScaler().fit(values[outside])
+        seen = values if choose is None else values[:, choose(outside)]
+        scaler = WinsorScaler().fit(seen[outside])
         # A ridge solution lies in the span of the patients: in their own axes it is the same and much smaller.
-        known = scaler.transform(values[outside])
+        known = scaler.transform(seen[outside])
         left, singular, axes = patient_axes(known)
-        taught, asked = left * singular, scaler.transform(values[inside]) @ axes.T
+        taught, asked = left * singular, scaler.transform(seen[inside]) @ axes.T
         raw[inside] = _teach(taught, targets[outside], asked, task, settings)
     if task.type == "continuous":
         return np.asarray((raw - targets[:, 0].mean()) / max(float(targets[:, 0].std()), 1e-12))

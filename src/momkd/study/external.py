@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from momkd.cohort.dataset import load_data
-from momkd.errors import RunError, summarise
+from momkd.errors import Problem, RunError, raise_problems, summarise
 from momkd.evaluation.verdict import verdict
 from momkd.experiment import Experiment, TaskSettings
 from momkd.files import write_json, write_text
@@ -18,30 +18,37 @@ from momkd.study.run_folder import RunFolder, environment, write_csv
 from momkd.study.tables import observed_table, patient_table, slide_table
 
 
-def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap: bool = False) -> StudyResult:
+def evaluate(
+    run_path: Path,
+    experiment: Experiment,
+    out: Path,
+    *,
+    allow_overlap: bool = False,
+    allow_other_label: bool = False,
+) -> StudyResult:
     """Judge a run on another cohort; its omics section is ignored, its feature files are all that is read.
 
-    Leaves predictions.csv, slides.csv and metrics.json (under ``test``) in ``out``. Raises RunError when a patient of
-    the cohort took part in the run (unless ``allow_overlap``), when type or classes of the task differ, or
-    when ``out`` is not empty.
+    Leaves predictions.csv, slides.csv and metrics.json (under ``test``) in ``out``. Raises RunError, before the cohort
+    is read, when type or classes of the task differ, or the columns ``task.label`` and ``task.event`` (unless
+    ``allow_other_label``), or when ``out`` is not empty; then when a patient of the cohort took part in the run, or
+    nothing says who did (unless ``allow_overlap``).
     """
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise RunError(f"{out}: exists and is not empty; give another --out")
     run = RunFolder(run_path)
     ensemble = load_model(run_path)
-    _check_same_task(run_path, ensemble.task, experiment.task)
+    _check_same_task(run_path, ensemble.task, experiment.task, allow_other_label=allow_other_label)
+    seen = set() if allow_overlap else _patients_of(run)
     # Every file is read once, by several students: packing it first would only cost, and round its values.
     cohort = load_data(experiment.model_copy(update={"omics": None}), packed=False)
     patients = cohort.cohort.patients
-    if not allow_overlap:
-        seen = set(pd.read_csv(run.splits_file, dtype=str)["patient_id"])
-        both = sorted(seen & set(patients.index))
-        if both:
-            raise RunError(
-                f"{len(both)} patients of this cohort took part in {run_path}: {summarise(both)}; an external cohort "
-                "must not hold them. Leave them out, or give --allow-overlap if that is what you want"
-            )
+    both = sorted(seen & set(patients.index))
+    if both:
+        raise RunError(
+            f"{len(both)} patients of this cohort took part in {run_path}: {summarise(both)}; an external cohort "
+            "must not hold them. Leave them out, or give --allow-overlap if that is what you want"
+        )
     slides = [(p, s) for p in patients.index for s in cohort.slides_of(p)]
     table = slide_table([p for p, _ in slides], [ensemble.predict(cohort.bag(s)) for _, s in slides], ensemble.task)
     table.insert(0, "repeat", 0)
@@ -64,15 +71,36 @@ def evaluate(run_path: Path, experiment: Experiment, out: Path, *, allow_overlap
     return StudyResult(out, metrics)
 
 
-def _check_same_task(run_path: Path, made_for: TaskSettings, asked: TaskSettings) -> None:
-    """The column may have another name in another hospital's table; what is predicted may not be of another kind."""
+def _patients_of(run: RunFolder) -> set[str]:
+    """Everybody who took part in a run."""
+    if not run.splits_file.is_file():
+        raise RunError(
+            f"{run.path}: holds a student but no splits.csv, so nothing says which patients it has seen; give the run "
+            "itself, or --allow-overlap if you know that none of them is in this cohort"
+        )
+    return set(pd.read_csv(run.splits_file, dtype=str, keep_default_na=False)["patient_id"])
+
+
+def _check_same_task(run_path: Path, made_for: TaskSettings, asked: TaskSettings, *, allow_other_label: bool) -> None:
+    """Refuse to judge by something else than what is predicted.
+
+    A column may have another name in another hospital's table. But PR is not HER2, both being negative or positive, so
+    the user has to say that the two columns are the same.
+    """
+    problems = []
     if asked.type != made_for.type:
-        raise RunError(
-            f"{run_path}: predicts {made_for.label}, a task of type {made_for.type}; the experiment asks for "
-            f"{asked.label}, of type {asked.type}; give task.type: {made_for.type}, or another run"
-        )
-    if asked.classes != made_for.classes:
-        raise RunError(
-            f"{run_path}: predicts {made_for.label} as {list(made_for.classes)}, the experiment asks for "
-            f"{asked.label} as {list(asked.classes)}; give the cohort's labels the run's classes (task.map)"
-        )
+        found = f"predicts {made_for.label}, a task of type {made_for.type}"
+        expected = f"a run for {asked.label}, of type {asked.type}, as the experiment asks for"
+        problems.append(Problem(str(run_path), found, expected, f"give task.type: {made_for.type}, or another run"))
+    elif asked.classes != made_for.classes:
+        found = f"predicts {made_for.label} as {list(made_for.classes)}"
+        expected = f"{asked.label} as {list(asked.classes)}, as the experiment asks for"
+        mend = "give the run's classes in the run's order (task.classes, task.map)"
+        problems.append(Problem(str(run_path), found, expected, mend))
+    for name in ("label", "event"):
+        ours, theirs = getattr(made_for, name), getattr(asked, name)
+        if None not in (ours, theirs) and ours != theirs and not allow_other_label:
+            expected = f"{theirs}, as the experiment asks for"
+            mend = f"give task.{name}: {ours}, or another run; --allow-other-label if the two are the same"
+            problems.append(Problem(str(run_path), f"was trained on task.{name} {ours}", expected, mend))
+    raise_problems(problems, RunError)

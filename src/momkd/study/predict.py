@@ -14,7 +14,7 @@ from momkd.slides.bag import Bag
 from momkd.slides.folders import choose_file, feature_folder, list_features
 from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import bag_digest, read_bag
-from momkd.student import SlidePrediction, StudentPredictor, load_student
+from momkd.student import SlidePrediction, StudentCard, StudentPredictor, load_student
 from momkd.study.run_folder import RunFolder
 from momkd.study.tables import patient_table, predicted_class, slide_table
 
@@ -22,13 +22,20 @@ FloatArray = npt.NDArray[np.floating]
 
 
 class Ensemble:
-    """One student or several that vote with their mean probability; the threshold is the mean of theirs."""
+    """One student or several, of the folder ``source``, that vote with their mean; so is the threshold a mean.
 
-    def __init__(self, students: Sequence[StudentPredictor]) -> None:
+    Raises StudentError when they were made for different tasks.
+    """
+
+    def __init__(self, students: Sequence[StudentPredictor], source: Path) -> None:
         first = students[0].card
         for student in students:
-            if student.card.task.model_dump(exclude={"map"}) != first.task.model_dump(exclude={"map"}):
-                raise StudentError(f"students of different tasks cannot vote: {first.label} and {student.card.label}")
+            card = student.card
+            if card.task.model_dump(exclude={"map"}) != first.task.model_dump(exclude={"map"}):
+                raise StudentError(
+                    f"{source}: students of different tasks cannot vote: {_told(first)}; {_told(card)}; "
+                    "give the run that each fold belongs to, or one fold"
+                )
         self.students = tuple(students)
         self.task, self.classes, self.label = first.task, first.classes, first.label
         self.threshold = float(np.mean([student.card.threshold for student in students]))
@@ -49,19 +56,31 @@ class Ensemble:
         )
 
 
+def _told(card: StudentCard) -> str:
+    task = card.task.model_dump(mode="json", include={"type", "label", "event", "classes", "bins"})
+    return f"{card.source.split(',')[0]} predicts {', '.join(f'{k} {v}' for k, v in task.items() if v)}"
+
+
 def load_model(path: Path, device: str = "cpu") -> Ensemble:
     """Load a RUN (all its folds vote), a fold folder, or a student folder.
 
-    Raises StudentError when the path is none of them, RunError when a run is unfinished.
+    Raises StudentError when the path is none of them or a run leaves no students, RunError when it is unfinished.
     """
     path = Path(path)
     if (path / "student.json").is_file():
-        return Ensemble([load_student(path, device)])
+        return Ensemble([load_student(path, device)], path)
     if (path / "student" / "student.json").is_file():
-        return Ensemble([load_student(path / "student", device)])
+        return Ensemble([load_student(path / "student", device)], path)
     if (path / "experiment.yaml").is_file():
         run = RunFolder(path)
-        return Ensemble([load_student(run.fold(fold) / "student", device) for fold in run.done_folds()])
+        folders = [run.fold(fold) / "student" for fold in run.done_folds()]
+        if not any(folder.is_dir() for folder in folders):
+            name = run.experiment().model.name
+            raise StudentError(
+                f"{path}: its folds hold no student, because {name} (model.name) is shown the omics of the patients "
+                "that it scores; give a run of a method that predicts from slides alone"
+            )
+        return Ensemble([load_student(folder, device) for folder in folders], path)
     raise StudentError(f"{path}: found neither a run, a fold nor a student folder (student.json)")
 
 

@@ -29,7 +29,7 @@ from momkd.training.batches import PackedSlides, Step, training_steps
 from momkd.training.device import make_engine, training_precision
 from momkd.training.diagnostics import history_row
 from momkd.training.initialise import begin_epoch
-from momkd.training.judge import judge, score_name, score_words
+from momkd.training.judge import judge, score_name, score_words, what_lacks
 from momkd.training.parameters import clip_gradients, parameter_groups, set_learning_rate
 from momkd.training.resume import Progress, load_point, save_point
 from momkd.training.sampler import balanced_epoch, shuffled_epoch
@@ -66,12 +66,10 @@ def fit(
     """Train one network (``schedule`` says how a fit ends and which weights are kept).
 
     All randomness comes from ``settings.seed`` and the epoch number, so a fit that resumes from ``resume_file`` ends
-    in the same bytes as one that was never stopped. Raises TrainingError when a loss is not finite, and where
-    validation patients of one class are to choose an epoch, and where all epochs would be preparation.
+    in the same bytes as one that was never stopped. Raises TrainingError when a loss is not finite, where validation
+    patients of one class, or without a pair to compare, are to choose an epoch, and where all epochs would be
+    preparation.
     """
-    one_class = data.task.categorical and len({sample.label for sample in data.val}) < len(data.task.classes)
-    if one_class and settings.schedule == "plateau":
-        raise TrainingError("the validation patients are not of all classes, so no AUC can choose the best epoch")
     threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
     with _own_random_state(), use_threads(threads):
         one = _Fit(data, model_settings, settings, resume_file, save_every_seconds, on_epoch)
@@ -117,7 +115,10 @@ class _Fit:
 
     def run(self) -> FitResult:
         """Initialise or resume, then train, validate, keep the best or the average, stop."""
-        resume_file = self.resume_file
+        resume_file, data = self.resume_file, self.data
+        lacking = what_lacks(targets_of(data.val, data.task).double().numpy(), data.task)
+        if lacking and self.settings.schedule == "plateau":
+            raise TrainingError(f"{lacking}; raise cv.validation, or give train.schedule: cosine, which chooses none")
         self._start()
         if resume_file is not None and resume_file.is_file():
             self.progress, weights, self.best = load_point(resume_file, self.optimiser)
@@ -306,8 +307,6 @@ def validate(
     targets = targets_of(data.val, data.task).to(scores.device)
     loss = patient_means(outcome.loss(scores, targets).unsqueeze(1).cpu().double().numpy(), data.val)[0].mean()
     predictions, first = patient_means(outcome.predict(scores).cpu().double().numpy(), data.val)
-    if data.task.categorical and len({sample.label for sample in data.val}) < len(data.task.classes):
-        return float("nan"), float(loss)
     return judge(predictions, targets.cpu().double().numpy()[first], data.task), float(loss)
 
 

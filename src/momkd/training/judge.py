@@ -27,10 +27,12 @@ def judge(predictions: Floats, targets: Floats, task: TaskSettings) -> float:
     """AUC or concordance of patients: predictions (N, columns), targets (N, 2) as in ``models.outcome``.
 
     Concordance: the share of comparable pairs that the prediction puts in the right order, ties counting half; for
-    survival these are Harrell's pairs, and NaN where there is no pair.
+    survival these are Harrell's pairs. NaN where there is no pair, or no patient of a class.
     """
     if task.type == "classification":
         labels = targets[:, 0].astype(np.int64)
+        if len(np.unique(labels)) < len(task.classes):
+            return float("nan")
         by_class = [_auc(labels == c, predictions[:, c]) for c in range(1 if task.binary else 0, len(task.classes))]
         return float(np.mean(by_class))
     score = predictions @ np.arange(predictions.shape[1]) if task.type == "ordinal" else predictions[:, 0]
@@ -41,6 +43,15 @@ def judge(predictions: Floats, targets: Floats, task: TaskSettings) -> float:
         earlier = value[:, None] > value[None, :]
     higher = (score[:, None] > score[None, :]) + 0.5 * (score[:, None] == score[None, :])
     return float(higher[earlier].mean()) if earlier.any() else float("nan")
+
+
+def what_lacks(targets: Floats, task: TaskSettings) -> str:
+    """Why ``judge`` finds nothing to say of these targets whatever is predicted; empty where it has."""
+    if not np.isnan(judge(np.zeros((len(targets), max(1, len(task.classes)))), targets, task)):
+        return ""
+    if task.type == "classification":
+        return "the validation patients are not of all classes, so no AUC can choose the best epoch"
+    return "no two validation patients can be compared (who was earlier, or higher?), so they cannot choose an epoch"
 
 
 def _auc(positive: NDArray[np.bool_], scores: Floats) -> float:

@@ -15,6 +15,7 @@ from momkd.errors import OmicsError, SplitError
 from momkd.experiment import Experiment, ModelSettings, OmicsSettings
 from momkd.models.registry import METHODS
 from momkd.omics.prepare import OmicsPreparer
+from momkd.omics.select import make_selector
 from momkd.omics.table import OmicsTable
 from momkd.omics.teacher import joint_scores, soft_scores, unit_profiles
 from momkd.training.samples import OmicsRows, Rows, Sample, targets_of
@@ -103,8 +104,17 @@ def _scores(cohort: CohortData, table: PreparedTable, experiment: Experiment, se
         part = balanced_parts(cohort.cohort.among(own), teacher.folds, seed)
     except SplitError as error:
         raise SplitError(f"{table.source.source}: {error}") from None
-    chosen = table.preparer.select(table.source.values.loc[own])
-    return soft_scores(chosen, _targets(cohort, own, experiment), part, experiment.task, teacher)
+    targets, values = _targets(cohort, own, experiment), table.source.values.loc[own]
+    if not table.preparer.selector_.supervised:
+        return soft_scores(table.preparer.select(values), targets, part, experiment.task, teacher)
+
+    def choose(outside: np.ndarray) -> np.ndarray:
+        others = values.loc[outside]
+        labels = cohort.cohort.among([str(patient) for patient in others.index])["label"]
+        selector = make_selector(table.preparer.settings.select, table.preparer.seed)
+        return np.asarray(selector.fit(others, labels.to_numpy()).selected_)
+
+    return soft_scores(values.to_numpy(dtype=np.float64), targets, part, experiment.task, teacher, choose)
 
 
 def _targets(cohort: CohortData, patients: Sequence[str], experiment: Experiment) -> np.ndarray:
