@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
         publish(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, stem: str) -> None:
+    """Remove unfinished files that a killed process left for ``stem``; to be called by who holds its lock."""
+    pattern = re.compile(rf"\.{re.escape(stem)}\.\d+\.[0-9a-f]{{8}}\.tmp\.\w+")
+    for path in folder.glob(f".{_literal(stem)}.*.tmp.*"):
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
 
 
 def publish(finished: Path, target: Path) -> None:
@@ -66,12 +79,9 @@ def read_json(source: Path) -> Any:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
+    """Hex SHA-256 of a file's bytes."""
     with Path(path).open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def md5_file(path: Path) -> str:

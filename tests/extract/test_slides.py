@@ -18,10 +18,10 @@ import torch
 
 from momkd.errors import ExtractError
 from momkd.extract.encoders import load_encoder
-from momkd.extract.locks import claim
 from momkd.extract.settings import ExtractSettings
 from momkd.extract.slides import Event, ExtractReport, extract_slides
 from momkd.files import read_json, sha256_file
+from momkd.locks import claim
 from momkd.slides.graph import knn_edges
 from momkd.slides.readers import read_bag
 from momkd.slides.writer import read_notes

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from momkd.errors import Problem
-from momkd.report.names import interval_words, metric_name
+from momkd.report.words import METRIC_HEADS, metric_rows
 
 if TYPE_CHECKING:
     from momkd.cohort.check import CheckReport
@@ -24,27 +24,16 @@ def console() -> Console:
 
 def show_metrics(metrics: Mapping[str, Any], title: str, role: str = "test") -> None:
     """One row a metric: mean ± sd over folds, the pooled value and its interval."""
-    section = metrics[role]
+    rows, intervals = metric_rows(metrics[role])
     screen = console()
     screen.print(title, style="bold", highlight=False)
     table = Table()
-    table.add_column("metric")
-    for name in ("folds: mean ± sd", "pooled", "95 % interval"):
-        table.add_column(name, justify="right")
-    methods: dict[str, list[str]] = {}
-    for key, entry in section.items():
-        if not isinstance(entry, Mapping):
-            continue
-        name = escape(metric_name(key))
-        low, high = entry.get("ci_low"), entry.get("ci_high")
-        interval = "–" if low is None or high is None else f"{_number(low)} – {_number(high)}"
-        values = entry.get("values", [])
-        mean = _number(entry.get("mean")) if len(values) != 1 else "–"
-        sd = f" ± {_number(entry['sd'])}" if entry.get("sd") is not None else ""
-        table.add_row(name, mean + sd, _number(entry.get("pooled")), interval)
-        methods.setdefault(str(entry.get("ci_method")), []).append(name)
+    for number, head in enumerate(METRIC_HEADS):
+        table.add_column(head, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
     screen.print(table)
-    screen.print(f"intervals: {escape(interval_words(methods))}", style="dim", highlight=False)
+    screen.print(f"intervals: {escape(intervals)}", style="dim", highlight=False)
 
 
 def show_check(report: CheckReport) -> None:
@@ -91,10 +80,3 @@ def show_table(frame: pd.DataFrame, title: str, rows: int = 20) -> None:
 
 def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    # Errors in the unit of the label may be large; everything else lies within ±1.
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from momkd.cohort.examine import examine
+from momkd.cohort.examine import Examination, examine
 from momkd.cohort.table import Cohort
 from momkd.errors import ExperimentError, raise_problems
 from momkd.experiment import Experiment
 from momkd.omics.table import OmicsTable
 from momkd.slides.bag import Bag, BagInfo
 from momkd.slides.graph import bag_edges
-from momkd.slides.mpp import SlideMpp, read_slide_mpp
+from momkd.slides.mpp import SlideMpp
 from momkd.slides.packing import PackReport, Progress, pack_store
 from momkd.slides.readers import bag_digest, read_bag
 from momkd.slides.store import FeatureStore
@@ -138,11 +138,9 @@ def load_data(experiment: Experiment, *, cache_bytes: int = CACHE_BYTES, packed:
     raise_problems(found.problems)
     store = None
     if packed and experiment.features.store is not None:
-        _pack(experiment, found.cohort, None)
+        _pack(experiment, found, None)
         store = FeatureStore(experiment.features.store)
-    return CohortData(
-        found.cohort, found.headers, found.omics, read_slide_mpp(experiment.features.slide_mpp), cache_bytes, store
-    )
+    return CohortData(found.cohort, found.headers, found.omics, found.slide_mpp, cache_bytes, store)
 
 
 def pack_features(experiment: Experiment, *, progress: Progress | None = None) -> PackReport:
@@ -155,19 +153,19 @@ def pack_features(experiment: Experiment, *, progress: Progress | None = None) -
         raise ExperimentError("the experiment names no features.store; set it, or give momkd pack --store FOLDER")
     found = examine(experiment, folds=False)
     raise_problems(found.problems)
-    return _pack(experiment, found.cohort, progress)
+    return _pack(experiment, found, progress)
 
 
-def _pack(experiment: Experiment, cohort: Cohort, progress: Progress | None) -> PackReport:
+def _pack(experiment: Experiment, found: Examination, progress: Progress | None) -> PackReport:
     features = experiment.features
     if features.store is None:
         raise ValueError("no features.store")
     return pack_store(
         features.store,
-        dict(zip(cohort.slides["slide_id"], cohort.slides["path"], strict=True)),
+        dict(zip(found.cohort.slides["slide_id"], found.cohort.slides["path"], strict=True)),
         dtype=features.store_dtype,
         graph_k=experiment.graph.k,
-        slide_mpp=read_slide_mpp(features.slide_mpp),
+        slide_mpp=found.slide_mpp,
         progress=progress,
     )
 

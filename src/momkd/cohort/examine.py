@@ -14,7 +14,7 @@ from momkd.errors import FeatureFileError, Problem, SplitError, summarise
 from momkd.experiment import Experiment, memory_notes
 from momkd.omics.table import OmicsTable
 from momkd.slides.bag import BagInfo
-from momkd.slides.mpp import read_slide_mpp
+from momkd.slides.mpp import SlideMpp, read_slide_mpp
 from momkd.slides.readers import bag_digest, inspect_bag, read_bag
 from momkd.slides.sheet import problem_of
 
@@ -22,12 +22,13 @@ from momkd.slides.sheet import problem_of
 @dataclass(frozen=True, eq=False)
 class Examination:
     """What was found: the cohort, the headers of its feature files by slide id, its omics tables by name (those
-    that could be read), every problem."""
+    that could be read), every problem, and the µm per pixel with which the files are read."""
 
     cohort: Cohort
     headers: dict[str, BagInfo]
     omics: Mapping[str, OmicsTable]
     problems: list[Problem]
+    slide_mpp: SlideMpp = None
 
 
 def examine(experiment: Experiment, *, deep: bool = False, folds: bool = True) -> Examination:
@@ -37,7 +38,15 @@ def examine(experiment: Experiment, *, deep: bool = False, folds: bool = True) -
     Raises nothing that a user can mend: problems are returned, errors and notes together.
     """
     cohort, problems = read_cohort(experiment)
-    headers, digests = _read_files(cohort, experiment, problems, deep=deep)
+    headers: dict[str, BagInfo] = {}
+    digests: dict[str, str] = {}
+    slide_mpp: SlideMpp = None
+    try:
+        slide_mpp = read_slide_mpp(experiment.features.slide_mpp)
+    except FeatureFileError as error:
+        problems.append(problem_of(error))
+    else:
+        headers, digests = _read_files(cohort, slide_mpp, problems, deep=deep)
     problems += _equal_contents(cohort, digests)
     if headers:
         problems += disagreements(headers, experiment)
@@ -46,20 +55,15 @@ def examine(experiment: Experiment, *, deep: bool = False, folds: bool = True) -
     problems += [Problem("memory", note, severity="note") for note in notes]
     if folds and len(cohort.patients):
         _try_folds(experiment, cohort, omics, problems)
-    return Examination(cohort, headers, omics, problems)
+    return Examination(cohort, headers, omics, problems, slide_mpp)
 
 
 def _read_files(
-    cohort: Cohort, experiment: Experiment, problems: list[Problem], *, deep: bool
+    cohort: Cohort, mpp: SlideMpp, problems: list[Problem], *, deep: bool
 ) -> tuple[dict[str, BagInfo], dict[str, str]]:
     """Return headers and, if ``deep``, digests of the contents, by slide id."""
     headers: dict[str, BagInfo] = {}
     digests: dict[str, str] = {}
-    try:
-        mpp = read_slide_mpp(experiment.features.slide_mpp)
-    except FeatureFileError as error:
-        problems.append(problem_of(error))
-        return headers, digests
     for slide, path in zip(cohort.slides["slide_id"], cohort.slides["path"], strict=True):
         try:
             headers[slide] = inspect_bag(path, slide_mpp=mpp)

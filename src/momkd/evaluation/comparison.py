@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from momkd.errors import RunError, summarise
 from momkd.evaluation.columns import observed_columns
 from momkd.evaluation.predictions import checked_predictions
-from momkd.evaluation.scorers import Scorer, make_scorer, primary_metric
+from momkd.evaluation.scorers import main_scorer, primary_metric
 from momkd.evaluation.statistics import (
     CorrectedT,
     Floats,
@@ -127,7 +127,7 @@ def fold_metrics(frame: pd.DataFrame, task: TaskSettings) -> list[float | None]:
 
     ``frame``: checked test predictions (``checked_predictions``).
     """
-    scorer, main = _scorer(frame, task), primary_metric(task)
+    scorer, main = main_scorer(frame, task), primary_metric(task)
     number = frame.groupby(["repeat", "fold"], sort=True).ngroup().to_numpy()
     found = []
     for fold in range(int(number.max()) + 1):
@@ -271,15 +271,10 @@ def _ratio(frame: pd.DataFrame, given: float | None) -> float | None:
     return fold_ratio(folds) if folds > 1 else None
 
 
-def _scorer(frame: pd.DataFrame, task: TaskSettings) -> Scorer:
-    # The metrics that stand for a task use no threshold.
-    return make_scorer(frame, np.full(len(frame), 0.5) if task.binary else None, task)
-
-
 def _bootstrap(
     a: pd.DataFrame, b: pd.DataFrame, task: TaskSettings, *, resamples: int, seed: int, level: float
 ) -> PairedBootstrap:
-    scorer = _scorer(a, task)
+    scorer = main_scorer(a, task)
     if scorer.nothing:
         return PairedBootstrap(None, None, None, None, None, None, scorer.nothing)
     return paired_bootstrap(
@@ -296,7 +291,7 @@ def _bootstrap(
 
 def _pooled_metric(frame: pd.DataFrame, task: TaskSettings) -> Callable[[Floats], Floats]:
     """Return the function from weights (resamples, rows) to the mean over repeats of the pooled metric."""
-    scorer, main = _scorer(frame, task), primary_metric(task)
+    scorer, main = main_scorer(frame, task), primary_metric(task)
     repeat = frame["repeat"].to_numpy()
     masks: list[NDArray[np.bool_]] = [repeat == number for number in np.unique(repeat)]
 

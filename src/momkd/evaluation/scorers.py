@@ -67,6 +67,11 @@ def make_scorer(part: pd.DataFrame, thresholds: Floats | None, task: TaskSetting
     return _classes(y, prob, task)
 
 
+def main_scorer(part: pd.DataFrame, task: TaskSettings) -> Scorer:
+    """Return the scorer for the metric that stands for the task, which uses no threshold; columns: see above."""
+    return make_scorer(part, np.full(len(part), 0.5) if task.binary else None, task)
+
+
 def _binary(y: NDArray[np.int64], prob: Floats, thresholds: Floats) -> Scorer:
     predicted = prob >= thresholds
     return Scorer(

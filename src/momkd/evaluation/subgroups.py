@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from momkd.evaluation.predictions import checked_predictions
-from momkd.evaluation.scorers import primary_metric
+from momkd.evaluation.scorers import main_scorer, primary_metric
 from momkd.evaluation.verdict import verdict
 from momkd.experiment import TaskSettings
 
@@ -37,18 +37,14 @@ def by_group(
     group = frame["patient_id"].map(dict(groups))
     frame, group = frame[group.notna()], group[group.notna()]
     sizes = frame.groupby(group)["patient_id"].nunique().sort_values(ascending=False, kind="stable")
-    alone = [name for name in sizes.index if sizes[name] >= least and _has_contrast(frame[group == name], task)]
+    alone = [
+        name for name in sizes.index if sizes[name] >= least and not main_scorer(frame[group == name], task).nothing
+    ]
     rows = [_judge(frame[group == name], name, 1, task, resamples, seed) for name in alone]
     rest = ~group.isin(alone)
     if rest.any():
         rows.append(_judge(frame[rest], OTHERS, int(group[rest].nunique()), task, resamples, seed))
     return pd.DataFrame(rows, columns=["group", "groups", "patients", "value", "ci_low", "ci_high", "ci_method"])
-
-
-def _has_contrast(frame: pd.DataFrame, task: TaskSettings) -> bool:
-    if task.type == "survival":
-        return bool((frame["event"] == 1).any())
-    return frame["label"].nunique() > 1
 
 
 def _judge(

@@ -17,7 +17,6 @@ from momkd.extract.encode import choose_device, choose_precision, encode
 from momkd.extract.encoders import Encoder, load_encoder
 from momkd.extract.faults import require_extra
 from momkd.extract.hub import AskToken
-from momkd.extract.locks import claim, remove_leftovers
 from momkd.extract.pictures import draw_tiling
 from momkd.extract.settings import ExtractSettings
 from momkd.extract.sources import Slide, find_slides
@@ -25,7 +24,8 @@ from momkd.extract.state import PICTURES, STATES, SUMMARY, ExtractFolder, SlideS
 from momkd.extract.stream import stream_patches
 from momkd.extract.summary import summary_text
 from momkd.extract.tiling import Tiling, named, open_slide, tile
-from momkd.files import sha256_file, write_text
+from momkd.files import remove_leftovers, sha256_file, write_text
+from momkd.locks import claim
 from momkd.slides.bag import Bag
 from momkd.slides.writer import SourceNote, with_graph, write_bag
 

@@ -15,9 +15,9 @@ from momkd.errors import GdcError, Problem, summarise
 from momkd.files import md5_file
 from momkd.gdc.client import Client, Stopped
 from momkd.gdc.fetch import fetch
-from momkd.gdc.lock import alone
 from momkd.gdc.plan import read_plan
 from momkd.gdc.records import PART, Kind, RemoteFile
+from momkd.locks import claim
 
 # A server that is down fails every file after minutes of retries; so many in a row end the download.
 _FAILURES_IN_A_ROW = 10
@@ -73,7 +73,9 @@ def download(
     """
     plan = read_plan(folder)
     tell = watch or (lambda _: None)
-    with alone(folder / ".download.lock"):
+    with claim(folder / ".download.lock") as holder:
+        if holder is not None:
+            raise GdcError(f"{folder}: {holder} is downloading here → wait for it, or stop it")
         missing, present, notes = _missing(folder, plan.used(*kinds), verify=verify, tell=tell)
         _check_access(missing, client)
         _check_room(folder, missing)

@@ -14,6 +14,7 @@ from momkd.evaluation.metrics import curve_points
 from momkd.experiment import TaskSettings
 from momkd.files import write_text
 from momkd.report.figures import CHANCE, FOLD, GRID, MEAN, head, label_square, save, spread
+from momkd.report.words import interval, mean_sds
 
 # What a column is called on paper.
 _HEADS = {
@@ -36,14 +37,14 @@ _HEADS = {
 def paper_table(table: pd.DataFrame, main: str) -> pd.DataFrame:
     """The table as text: mean ± sd, interval, difference and p of the main metric, then mean ± sd of the others."""
     shown = pd.DataFrame({"method": table["method"], "omics": table["omics"]})
-    shown[metric_head(main)] = [_pair(row, main) for _, row in table.iterrows()]
-    shown["95 % CI"] = [_range(row[f"{main}_ci_low"], row[f"{main}_ci_high"]) for _, row in table.iterrows()]
+    shown[metric_head(main)] = mean_sds(table, main)
+    shown["95 % CI"] = [interval(*pair) for pair in zip(table[f"{main}_ci_low"], table[f"{main}_ci_high"], strict=True)]
     shown["difference"] = [_signed(value) for value in table["difference"]]
     shown["p"], shown["p (Holm)"] = ([_p(value) for value in table[name]] for name in ("p_value", "p_holm"))
     others = [name.removesuffix("_mean") for name in table.columns if name.endswith("_mean")]
     for name in others:
         if name != main:
-            shown[metric_head(name)] = [_pair(row, name) for _, row in table.iterrows()]
+            shown[metric_head(name)] = mean_sds(table, name)
     shown["parameters"] = [f"{int(value):,}".replace(",", " ") for value in table["parameters"]]
     shown["s / epoch"] = [f"{value:.3g}" for value in table["seconds_per_epoch"]]
     shown["ms / slide"] = [f"{value:.3g}" for value in table["inference_ms"]]
@@ -162,17 +163,6 @@ def draw_roc(
 def metric_head(key: str) -> str:
     """What a metric is called in the head of a column."""
     return _HEADS.get(key, key)
-
-
-def _pair(row: pd.Series, key: str) -> str:
-    mean, sd = row.get(f"{key}_mean"), row.get(f"{key}_sd")
-    if mean is None or pd.isna(mean):
-        return "–"
-    return f"{mean:.3f}" if sd is None or pd.isna(sd) else f"{mean:.3f} ± {sd:.3f}"
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return "–" if low is None or high is None or pd.isna(low) or pd.isna(high) else f"{low:.3f} – {high:.3f}"
 
 
 def _signed(value: float | None) -> str:

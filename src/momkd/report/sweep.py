@@ -15,6 +15,7 @@ from momkd.experiment.sweep import short_names, words
 from momkd.files import write_text
 from momkd.report.comparison import markdown_table, metric_head
 from momkd.report.figures import CHANCE, FOLD, MEAN, save
+from momkd.report.words import mean_sds
 from momkd.study.sweep import Sweep
 
 # More lines than these cannot be told apart, so every point gets a row of its own instead.
@@ -28,10 +29,10 @@ def sweep_table(found: Sweep) -> pd.DataFrame:
     table, metric = found.table, metric_head(found.metric)
     short = short_names(found.plan.keys)
     shown = pd.DataFrame({short[key]: [_words(value) for value in table[key]] for key in found.plan.keys})
-    shown[f"validation {metric}"] = _means(table, "val", found.metric)
+    shown[f"validation {metric}"] = mean_sds(table, f"val_{found.metric}")
     shown["folds"] = [str(n) for n in table["val_n"]]
     if f"test_{found.metric}_mean" in table:
-        shown[f"test {metric}"] = _means(table, "test", found.metric)
+        shown[f"test {metric}"] = mean_sds(table, f"test_{found.metric}")
     shown["rank"] = [
         "failed" if pd.isna(rank) else f"{rank} ★" if run == found.best else str(rank)
         for rank, run in zip(table["rank"], table["run"], strict=True)
@@ -168,11 +169,6 @@ def _mean_sd(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Means (points,) and deviations, 0 where there is none to draw."""
     mean, sd = (table[f"val_{metric}_{name}"].to_numpy(dtype=np.float64) for name in ("mean", "sd"))
     return mean, np.nan_to_num(sd)
-
-
-def _means(table: pd.DataFrame, role: str, metric: str) -> list[str]:
-    pairs = zip(table[f"{role}_{metric}_mean"], table[f"{role}_{metric}_sd"], strict=True)
-    return ["–" if pd.isna(mean) else f"{mean:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}") for mean, sd in pairs]
 
 
 def _words(value: Hashable) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from momkd.slides.hdf5 import contents, dataset, number, open_h5, text
-from momkd.slides.sheet import Sheet, Stored, defect
+from momkd.slides.sheet import GIVE_MPP, Sheet, Stored, defect
 
 FORMAT_ATTRIBUTE = "momkd_bag_format"
 FORMAT_VERSION = 1
@@ -114,8 +114,7 @@ def _describe_stamp(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
         found = f"STAMP coordinates in {'an unnamed unit' if unit is None else repr(unit)}"
         raise defect(path, found, "unit 'um', as STAMP 2 and later write", "extract the features again with STAMP ≥ 2")
     if slide_mpp is None:
-        mend = "set features.slide_mpp (import-features: --slide-mpp) to the slides' µm per level-0 pixel, such as 0.25"
-        raise defect(path, "STAMP coordinates in µm, and no µm per pixel in the file", "the slide's mpp", mend)
+        raise defect(path, "STAMP coordinates in µm, and no µm per pixel in the file", "the slide's mpp", GIVE_MPP)
     tile_um = number(path, file, "tile_size_um")
     size = None if tile_um is None else tile_um / slide_mpp
     return Sheet(

@@ -22,6 +22,10 @@ def problem_of(error: FeatureFileError) -> Problem:
     return first if isinstance(first, Problem) else Problem("feature file", str(first))
 
 
+# The mend where a layout needs the slide's mpp and has none.
+GIVE_MPP = "set features.slide_mpp (import-features: --slide-mpp) to the slides' µm per level-0 pixel, such as 0.25"
+
+
 @dataclass(frozen=True)
 class Stored:
     """An array in a file: shape and dtype are known, the values are read on call."""

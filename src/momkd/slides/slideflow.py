@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from momkd.slides.sheet import Sheet, Stored, defect
+from momkd.slides.sheet import GIVE_MPP, Sheet, Stored, defect
 from momkd.slides.sources import SLIDEFLOW_CONFIG
-
-_MPP = "set features.slide_mpp (import-features: --slide-mpp) to the slides' µm per level-0 pixel, such as 0.25"
 
 
 def describe_slideflow(path: Path, features: Stored, index: Path, slide_mpp: float | None) -> Sheet:
@@ -24,7 +22,7 @@ def describe_slideflow(path: Path, features: Stored, index: Path, slide_mpp: flo
     tile_um, encoder = _config(path.with_name(SLIDEFLOW_CONFIG))
     if slide_mpp is None:
         found = "slideflow's tile centres, and no µm per pixel to tell the tiles' size in pixels"
-        raise defect(path, found, "the slide's mpp", _MPP)
+        raise defect(path, found, "the slide's mpp", GIVE_MPP)
     size = int(tile_um / slide_mpp)
     centres = _centres(index)
     coords = Stored("arr_0", centres.shape, centres.dtype, lambda: centres - size // 2)

@@ -36,6 +36,8 @@ def source_files(path: Path) -> list[Path]:
     """Every file that ``read_bag(path)`` may read, sorted; ``path`` itself first where it is a file."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
+    if path.suffix != ".pt":
+        return [path]
     index, coords = slideflow_index(path), coords_beside(path)
     beside = [] if index is None else [index, path.with_name(SLIDEFLOW_CONFIG)]
     beside += [] if coords is None else [coords]

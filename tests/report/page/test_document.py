@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from momkd.report.figures import save
 from momkd.report.page.document import Card, Fold, Page, Section, Table, Text, picture, render
-from momkd.report.page.words import count, interval, mean_sd, number, spread_of
+from momkd.report.words import count, interval, mean_sd, number, spread_of
 
 _NASTY = "<script>alert('x')</script> & \"quotes\""
 

@@ -15,7 +15,7 @@ from momkd.report.names import metric_name
 from momkd.report.page.document import Block, Card, Page, Section, Table, picture
 from momkd.report.page.parts import log_section, settings_section, warnings_of
 from momkd.report.page.people import cohort_section, read_patients, splits_section
-from momkd.report.page.words import interval, mean_sd, number
+from momkd.report.words import interval, mean_sd, number
 from momkd.study.run_folder import RunFolder
 
 _COSTS = ["parameters", "s / epoch", "ms / slide"]
@@ -46,7 +46,7 @@ def comparison_page(folder: RunFolder) -> Page:
 
 def _comparison(folder: RunFolder, table: pd.DataFrame, task: TaskSettings) -> Section:
     main, names = primary_metric(task), [str(name) for name in table["method"]]
-    shown = paper_table(table, main)[["method", "omics", metric_head(main), "95 % CI", "difference", "p", "p (Holm)"]]
+    shown = paper_table(table, main)[_heart(main)]
     forest = partial(draw_forest, table, main, task.label)
     blocks: list[Block] = [
         *warnings_of(task),
@@ -62,14 +62,18 @@ def _comparison(folder: RunFolder, table: pd.DataFrame, task: TaskSettings) -> S
 
 def _others(table: pd.DataFrame, main: str) -> Section:
     shown = paper_table(table, main)
-    head = ["method", "omics", metric_head(main), "95 % CI", "difference", "p", "p (Holm)"]
-    others = [name for name in shown.columns if name not in [*head, *_COSTS]]
+    others = [name for name in shown.columns if name not in [*_heart(main), *_COSTS]]
     blocks: list[Block] = []
     if others:
         blocks.append(Table.of(shown[["method", *others]], "Mean ± sd of the test folds."))
     caption = "Of one network; seconds on the machine of the run, with the other methods beside."
     blocks.append(Table.of(shown[["method", *_COSTS]], caption))
     return Section("Other metrics and costs", blocks)
+
+
+def _heart(main: str) -> list[str]:
+    """The columns of the comparison itself."""
+    return ["method", "omics", metric_head(main), "95 % CI", "difference", "p", "p (Holm)"]
 
 
 def _best(table: pd.DataFrame, main: str) -> list[int]:

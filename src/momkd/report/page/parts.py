@@ -10,9 +10,8 @@ from momkd.cohort.pairing import word_of
 from momkd.errors import RunError
 from momkd.experiment import Experiment, TaskSettings
 from momkd.files import read_json
-from momkd.report.names import interval_words, metric_name
 from momkd.report.page.document import Block, Fold, Section, Table, Text
-from momkd.report.page.words import interval, mean_sd, number
+from momkd.report.words import METRIC_HEADS, metric_rows
 from momkd.study.run_folder import RunFolder
 
 _FROM_OMICS = (
@@ -29,22 +28,13 @@ def warnings_of(task: TaskSettings) -> list[Block]:
 
 def metrics_table(section: Mapping[str, Any]) -> Table:
     """Every metric of a role: mean ± sd over folds, the pooled value, its interval and what that is."""
-    rows: list[list[str]] = []
-    methods: dict[str, list[str]] = {}
-    for key, entry in section.items():
-        if isinstance(entry, Mapping):
-            several = len(entry.get("values", [])) != 1
-            mean = mean_sd(entry["mean"], entry["sd"]) if several else "–"
-            limits = interval(entry["ci_low"], entry["ci_high"])
-            rows.append([metric_name(key), mean, number(entry["pooled"]), limits])
-            methods.setdefault(str(entry["ci_method"]), []).append(metric_name(key))
+    rows, intervals = metric_rows(section)
     caption = (
         "Pooled: all patients of a repeat together, averaged over repeats; the interval belongs to it. It speaks of "
         "other patients, given these trained models. Folds share training patients: their sd is not a standard error. "
-        f"Intervals: {interval_words(methods)}."
+        f"Intervals: {intervals}."
     )
-    heads = ["metric", "folds: mean ± sd", "pooled", "95 % interval"]
-    return Table(heads, rows, caption, frozenset({1, 2, 3}), frozenset({0}))
+    return Table(METRIC_HEADS, rows, caption, frozenset({1, 2, 3}), frozenset({0}))
 
 
 def settings_section(run: RunFolder) -> Section:

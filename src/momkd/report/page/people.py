@@ -10,7 +10,7 @@ from momkd.evaluation.subgroups import OTHERS, by_group
 from momkd.experiment import TaskSettings
 from momkd.report.names import metric_name
 from momkd.report.page.document import Block, Section, Table, Text
-from momkd.report.page.words import count, interval, number, spread_of
+from momkd.report.words import count, interval, number, spread_of
 from momkd.study.patients import OMICS_PREFIX
 from momkd.study.run_folder import RunFolder
 
@@ -90,8 +90,10 @@ def splits_section(run: RunFolder, patients: pd.DataFrame | None, task: TaskSett
     if not run.splits_file.is_file():
         return Section("Splits", [])
     splits = pd.read_csv(run.splits_file, dtype={"patient_id": str})
-    blocks: list[Block] = [Text("Patients of one site are never in two parts of a fold." if _sites(patients) else "")]
+    blocks: list[Block] = []
     if patients is not None:
+        if "group" in patients:
+            blocks.append(Text("Patients of one site are never in two parts of a fold."))
         splits = splits.merge(patients, on="patient_id", how="left", validate="many_to_one")
     rows, roles = [], [role for role in ("train", "val", "test") if (splits["role"] == role).any()]
     for (repeat, fold), part in splits.groupby(["repeat", "fold"], sort=True):
@@ -105,11 +107,7 @@ def splits_section(run: RunFolder, patients: pd.DataFrame | None, task: TaskSett
     for role in roles:
         heads += [words[role], *([] if patients is None else [_share_head(task)])]
     blocks.append(Table(heads, rows, "Patients of each part.", frozenset(range(1, len(heads)))))
-    return Section("Splits", [block for block in blocks if not (isinstance(block, Text) and not block.text)])
-
-
-def _sites(patients: pd.DataFrame | None) -> bool:
-    return patients is not None and "group" in patients
+    return Section("Splits", blocks)
 
 
 def _share_head(task: TaskSettings) -> str:

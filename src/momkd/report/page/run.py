@@ -23,8 +23,8 @@ from momkd.report.page.parts import (
     warnings_of,
 )
 from momkd.report.page.people import cohort_section, read_patients, sites_section, splits_section
-from momkd.report.page.words import interval, mean_sd, number
 from momkd.report.reliability import draw_reliability
+from momkd.report.words import interval, mean_sd, number
 from momkd.study.run_folder import RunFolder
 
 _OPTIMISTIC = (

@@ -1,9 +1,8 @@
-"""One process a slide: several runs of one command may share a folder, and none starts what another is doing."""
+"""One process at a time: several runs of one command may share a folder, and none starts what another is doing."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,18 +47,6 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[str | None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
-
-
-def remove_leftovers(folder: Path, stem: str) -> None:
-    """Remove unfinished files that a killed process left for ``stem``; to be called by who holds its lock."""
-    pattern = re.compile(rf"\.{re.escape(stem)}\.\d+\.[0-9a-f]{{8}}\.tmp\.\w+")
-    for path in folder.glob(f".{_literal(stem)}.*.tmp.*"):
-        if pattern.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
-def _literal(text: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", text)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -1,4 +1,4 @@
-"""One process a slide, and what killed processes leave."""
+"""One process at a time, and what killed processes leave."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from momkd.extract.locks import claim, remove_leftovers
+from momkd.files import remove_leftovers
+from momkd.locks import claim
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from momkd.extract.locks import claim
+from momkd.locks import claim
 with claim(Path(sys.argv[1])) as holder:
     print("held" if holder is None else holder, flush=True)
     time.sleep(60)
