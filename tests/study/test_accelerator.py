@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.models.baselines.test_all import EVERY, G, bags_of, lesson_of, method_of, pack
+from tests.models.baselines.test_all import EVERY, bags_of, lesson_of, method_of, pack, scores_of
 
 from momkd.experiment import load_experiment
 from momkd.models.closed_form import ClosedForm
 from momkd.models.lesson import Lesson
-from momkd.models.method import Method, PairedModel
+from momkd.models.method import Method
 from momkd.models.packed import PackedBags
 from momkd.study.crossval import crossval
 from momkd.study.predict import predict
@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*deterministic"),
 ]
 CohortMaker = Callable[..., Path]
+GPU = torch.device("cuda")
 NO_DROPOUT = [
     "model.encoder.dropout=0",
     "model.encoder.attention_dropout=0",
@@ -37,27 +38,22 @@ NO_DROPOUT = [
 def both(name: str) -> tuple[Method, Method, PackedBags, Lesson]:
     """A method on each device; in eval mode the losses have no dropout."""
     method = method_of(name).eval()
-    there = copy.deepcopy(method).to("cuda")
+    there = copy.deepcopy(method).to(GPU)
     return method, there, pack(bags_of([1, 3, 20, 4])), lesson_of(method, 4)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_scores_are_those_of_a_cpu(name: str) -> None:
     here, there, bags, _ = both(name)
-    with torch.inference_mode():
-        if isinstance(here.student, PairedModel):
-            omics = torch.ones(bags.n_bags, G)
-            expected, found = here.student(bags, omics), there.student(bags.to(torch.device("cuda")), omics.cuda())
-        else:
-            expected, found = here.student(bags), there.student(bags.to(torch.device("cuda")))
-    torch.testing.assert_close(found.scores.cpu(), expected.scores, rtol=1e-4, atol=1e-5)
+    found = scores_of(there, bags.to(GPU)).cpu()
+    torch.testing.assert_close(found, scores_of(here, bags), rtol=1e-4, atol=1e-5)
 
 
 # The pseudo-bags of DTFD-MIL are dealt by chance, from the random state of the device.
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "dtfd"])
 def test_losses_and_gradients_are_those_of_a_cpu(name: str) -> None:
     here, there, bags, lesson = both(name)
-    expected, found = here(bags, lesson), there(bags.to(torch.device("cuda")), lesson.to(torch.device("cuda")))
+    expected, found = here(bags, lesson), there(bags.to(GPU), lesson.to(GPU))
     for key, value in expected.named().items():
         torch.testing.assert_close(found.named()[key].cpu(), value, rtol=1e-3, atol=1e-5)
     if isinstance(here, ClosedForm):

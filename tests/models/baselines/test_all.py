@@ -104,7 +104,7 @@ def scores_of(method: Method, bags: PackedBags) -> Tensor:
     student = method.student.eval()
     with torch.no_grad():
         if isinstance(student, PairedModel):
-            return student(bags, torch.ones(bags.n_bags, G)).scores
+            return student(bags, torch.ones(bags.n_bags, G, device=bags.features.device)).scores
         return student(bags).scores
 
 
