@@ -25,12 +25,12 @@ class PackedBags:
     """B bags with N patches in all.
 
     ``features`` (N, D) floating (float16 is read as it is, in parts); ``ptr`` (B + 1,) int64, bag b holds the rows
-    ptr[b]:ptr[b + 1]; ``graph`` over the packed rows.
+    ptr[b]:ptr[b + 1]; ``graphs`` of one bag after another, each of one bag or of several.
     """
 
     features: Tensor
     ptr: Tensor
-    graph: Graph
+    graphs: Sequence[Graph]
 
     @classmethod
     def pack(cls, features: Sequence[Tensor], graphs: Sequence[Graph | Tensor]) -> Self:
@@ -45,7 +45,7 @@ class PackedBags:
             for bag, graph in zip(features, graphs, strict=True)
         ]
         rows = features[0] if len(features) == 1 else torch.cat(list(features))
-        return cls(rows, sizes.cumsum(0), Graph.pack(ready))
+        return cls(rows, sizes.cumsum(0), tuple(ready))
 
     @property
     def n_bags(self) -> int:
@@ -53,17 +53,33 @@ class PackedBags:
         return len(self.ptr) - 1
 
     @cached_property
+    def graph(self) -> Graph:
+        """The graph over the packed rows, put together when it is first asked for: most baselines never do."""
+        return Graph.pack(self.graphs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of features and graph."""
+        return self.features.nbytes + sum(graph.nbytes for graph in self.graphs)
+
+    @cached_property
     def bag_of_patch(self) -> Tensor:
         """The bag number of every row: (N,) int64."""
         return torch.repeat_interleave(torch.arange(self.n_bags, device=self.ptr.device), self.ptr.diff())
 
     def to(self, device: torch.device) -> PackedBags:
-        """Move to a device."""
+        """Move to a device; as it is where it is there already."""
+        if self.features.device == device:
+            return self
         return PackedBags(
             self.features.to(device, non_blocking=True),
             self.ptr.to(device, non_blocking=True),
-            self.graph.to(device),
+            (self.graph.to(device),),
         )
+
+    def pin_memory(self) -> PackedBags:
+        """Copy to page-locked memory, from which a GPU reads while it computes."""
+        return PackedBags(self.features.pin_memory(), self.ptr.pin_memory(), (self.graph.pin_memory(),))
 
 
 def segment_sum(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:

@@ -124,7 +124,7 @@ def pack(bags: Sequence[PreparedBag], device: torch.device) -> PackedBags:
     """Pack bags and bring them to the device; features of half precision are widened where they are used."""
     packed = PackedBags.pack([bag.features for bag in bags], [bag.graph for bag in bags])
     if device.type == "cuda":
-        packed = PackedBags(packed.features.pin_memory(), packed.ptr.pin_memory(), packed.graph.pin_memory())
+        packed = packed.pin_memory()
     return packed.to(device)
 
 
@@ -169,7 +169,7 @@ class PackedSlides:
         kept: list[PackedBags] = []
         left = _KEPT_BYTES
         for _, bags in pack_all(self._samples, self._cache, self._device):
-            left -= bags.features.nbytes + bags.graph.nbytes
+            left -= bags.nbytes
             if left >= 0:
                 kept.append(bags)
             yield bags

@@ -172,7 +172,7 @@ def test_nystrom_attention_is_attention_where_every_token_is_a_landmark() -> Non
     middle = torch.softmax(q @ k.transpose(-1, -2), -1)
     by_inverse = middle @ torch.linalg.pinv(middle) @ (middle @ v)
     torch.testing.assert_close(by_inverse, exact)
-    torch.testing.assert_close(middle @ pseudo_inverse(middle) @ middle, nystrom(q, k, torch.eye(5).double(), 9))
+    torch.testing.assert_close(nystrom(q, k, v, 5), exact)
     near = nn.functional.normalize(torch.eye(4, dtype=torch.float64) + 0.1, dim=-1, p=1)
     torch.testing.assert_close(pseudo_inverse(near), torch.linalg.inv(near), rtol=1e-6, atol=1e-8)
 
@@ -188,6 +188,19 @@ def test_nystrom_landmarks_by_hand() -> None:
 
 def test_a_nystrom_layer_works_on_one_token() -> None:
     assert NystromAttention(16)(torch.randn(2, 1, 16)).shape == (2, 1, 16)
+
+
+@pytest.mark.parametrize("n_patches", [1, 3, 9, 40])
+def test_convolutions_are_those_of_torch_though_taps_on_zeros_are_left_out(n_patches: int) -> None:
+    torch.manual_seed(0)
+    model = TransMIL(D, Nominal(2), settings(dim=16)).double().eval()
+    attention, squares = NystromAttention(16).double().eval(), math.isqrt(n_patches - 1) + 1
+    tokens, square = torch.randn(2, n_patches, 16).double(), torch.randn(2, 16, squares, squares).double()
+    expected = sum(convolution(square) for convolution in model.positions)
+    torch.testing.assert_close(model._position(square), expected)
+    q, k, v = (part.unflatten(-1, (8, 2)).transpose(1, 2) for part in attention.project(tokens).chunk(3, dim=-1))
+    mixed = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(2), -1) @ v + attention.stretch(v)
+    torch.testing.assert_close(attention(tokens), attention.out(mixed.transpose(1, 2).flatten(2)))
 
 
 def test_transmil_by_hand() -> None:

@@ -118,7 +118,9 @@ class GHANetMethod(Method):
             rebuilt = torch.zeros_like(task)
             if self.rebuild is not None and lesson.tables:
                 values, paired = joined(lesson)
-                told = torch.stack([layer(out.tokens[:, g]) for g, layer in enumerate(self.rebuild)], dim=1)
+                told = torch.stack(
+                    [layer(token) for layer, token in zip(self.rebuild, out.tokens.unbind(1), strict=True)], dim=1
+                )
                 true = values[:, self.group] * self.real
                 error = reconstruction_loss(told * self.real, true, self.real)
                 rebuilt = _FACTOR * torch.where(paired, error, 0.0).sum() / counts_of(lesson).slides

@@ -10,7 +10,8 @@ Nyström attention (Xiong et al. 2021) with landmarks q̃, k̃, the means of m c
     softmax(q k̃ᵀ) · pinv(softmax(q̃ k̃ᵀ)) · softmax(q̃ kᵀ) v + depthwise convolution of v (33 tokens)
 
 with the iterative pseudo-inverse (six steps). Tokens are never padded for the landmarks: stretches differ by one token
-where m does not divide their number, and with no more tokens than landmarks each token is one.
+where m does not divide their number. With no more tokens than landmarks each token is one, and since A pinv(A) A = A
+there is nothing to approximate: such bags have softmax(q kᵀ) v itself.
 
 The order of patches matters: the square is filled in the order of the file.
 """
@@ -18,6 +19,7 @@ The order of patches matters: the square is filled in the order of the file.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ from momkd.models.packed import PackedBags
 from momkd.models.products import full_precision
 
 _HEADS, _LANDMARKS, _STEPS, _STRETCH = 8, 256, 6, 33
+# Side of the largest kernel of PPEG.
+_SQUARE = 7
 
 
 class TransMIL(SlideModel):
@@ -45,7 +49,7 @@ class TransMIL(SlideModel):
         self.norms = nn.ModuleList([nn.LayerNorm(own.dim) for _ in range(3)])
         self.attentions = nn.ModuleList([NystromAttention(own.dim, dropout=0.1) for _ in range(2)])
         self.positions = nn.ModuleList(
-            [nn.Conv2d(own.dim, own.dim, size, padding=size // 2, groups=own.dim) for size in (7, 5, 3)]
+            [nn.Conv2d(own.dim, own.dim, size, padding=size // 2, groups=own.dim) for size in (_SQUARE, 5, 3)]
         )
         self.head = nn.Linear(own.dim, outcome.n_outputs)
 
@@ -65,11 +69,21 @@ class TransMIL(SlideModel):
         x = torch.cat([self.token.expand(len(h), -1, -1), h], dim=1)
         x = x + self.attentions[0](self.norms[0](x))
         square = x[:, 1:].transpose(1, 2).reshape(len(x), -1, side, side)
-        square = square + torch.stack([convolution(square) for convolution in self.positions]).sum(0)
+        square = square + self._position(square)
         x = torch.cat([x[:, :1], square.flatten(2).transpose(1, 2)], dim=1)
         x = x + self.attentions[1](self.norms[1](x))
         token: Tensor = self.norms[2](x)[:, 0]
         return token
+
+    def _position(self, square: Tensor) -> Tensor:
+        """The sum of the three convolutions, as one whose kernel is the sum of theirs: (B, W, side, side)."""
+        convolutions = cast("list[nn.Conv2d]", list(self.positions))
+        edges = [(_SQUARE - convolution.kernel_size[0]) // 2 for convolution in convolutions]
+        kernels = [
+            functional.pad(one.weight, (edge, edge, edge, edge)) for one, edge in zip(convolutions, edges, strict=True)
+        ]
+        biases = [cast("Tensor", one.bias) for one in convolutions]
+        return _depthwise(square, torch.stack(kernels).sum(0), torch.stack(biases).sum(0))
 
 
 class NystromAttention(nn.Module):
@@ -85,13 +99,15 @@ class NystromAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.project(x).chunk(3, dim=-1))
-        attended: Tensor = nystrom(q / math.sqrt(q.shape[-1]), k, v, self.landmarks) + self.stretch(v)
+        attended = nystrom(q / math.sqrt(q.shape[-1]), k, v, self.landmarks) + _depthwise(v, self.stretch.weight)
         mixed: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return mixed
 
 
 def nystrom(q: Tensor, k: Tensor, v: Tensor, landmarks: int) -> Tensor:
-    """Nyström approximation of softmax(q kᵀ) v: scaled queries, keys, values (B, heads, n, d)."""
+    """softmax(q kᵀ) v of scaled queries, keys, values (B, heads, n, d); Nyström's approximation for n > landmarks."""
+    if q.shape[2] <= landmarks:
+        return torch.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
     mean_q, mean_k = (_landmarks(part, landmarks) for part in (q, k))
     left = torch.softmax(q @ mean_k.transpose(-1, -2), dim=-1)
     middle = torch.softmax(mean_q @ mean_k.transpose(-1, -2), dim=-1)
@@ -99,17 +115,11 @@ def nystrom(q: Tensor, k: Tensor, v: Tensor, landmarks: int) -> Tensor:
     return left @ (pseudo_inverse(middle) @ (right @ v))
 
 
-def _landmarks(tokens: Tensor, most: int) -> Tensor:
-    """The means of min(n, most) stretches of consecutive tokens: (B, heads, n, d) → (B, heads, m, d)."""
+def _landmarks(tokens: Tensor, m: int) -> Tensor:
+    """The means of m stretches of consecutive tokens: (B, heads, n, d) → (B, heads, m, d)."""
     n = tokens.shape[2]
-    m = min(n, most)
-    if m == n:
-        return tokens
-    return functional.adaptive_avg_pool2d(tokens, (m, tokens.shape[3])) if n % m == 0 else _uneven(tokens, m)
-
-
-def _uneven(tokens: Tensor, m: int) -> Tensor:
-    n = tokens.shape[2]
+    if n % m == 0:
+        return functional.adaptive_avg_pool2d(tokens, (m, tokens.shape[3]))
     stretch = torch.arange(n, device=tokens.device) * m // n
     sums = tokens.new_zeros(*tokens.shape[:2], m, tokens.shape[3]).index_add(2, stretch, tokens)
     return sums / torch.bincount(stretch, minlength=m).reshape(-1, 1).to(tokens.dtype)
@@ -125,3 +135,17 @@ def pseudo_inverse(a: Tensor) -> Tensor:
         az = a @ z
         z = 0.25 * z @ (13 * eye - az @ (15 * eye - az @ (7 * eye - az)))
     return z
+
+
+def _depthwise(image: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve each channel of (B, C, h, w) with its own odd kernel (C, 1, a, b), zeros around it; the size stays.
+
+    Taps that only ever meet zeros are left out, which for an image of a few pixels are nearly all.
+    """
+    (height, width), (rows, columns) = image.shape[2:], kernel.shape[2:]
+    y, x = min(rows // 2, height - 1), min(columns // 2, width - 1)
+    kernel = kernel[:, :, rows // 2 - y : rows // 2 + y + 1, columns // 2 - x : columns // 2 + x + 1]
+    if y == x == 0:
+        pixel = image * kernel[:, 0]
+        return pixel if bias is None else pixel + bias.reshape(-1, 1, 1)
+    return functional.conv2d(image, kernel, bias, padding=(y, x), groups=len(kernel))
