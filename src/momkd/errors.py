@@ -54,6 +54,10 @@ class StudentError(MomkdError):
     """A student folder cannot be loaded, or does not fit the features it was given."""
 
 
+class ExplainError(MomkdError):
+    """A slide cannot be explained: its pixels and features do not belong together, or nothing tells patches apart."""
+
+
 class CheckpointError(MomkdError):
     """A published checkpoint cannot be imported."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from momkd.experiment import ProgrammeSettings
+from momkd.experiment import ModelSettings, ProgrammeSettings
+from momkd.models.outcome import Nominal
 from momkd.models.programmes import Programmes
+from momkd.models.student import Student
 
 CODES = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.6, 0.8]]])
 
@@ -18,9 +20,10 @@ def memory() -> Programmes:
 
 
 def test_nothing_is_claimed_before_anything_is_learnt() -> None:
-    programmes, votes = memory()(torch.randn(5, 3), torch.randn(5, 4))
+    made = memory()
+    programmes = made.predict(torch.randn(5, 3), torch.randn(5, 4))
     assert not programmes.any()
-    assert not votes.any()
+    assert not made.vote(torch.randn(5, 2)).any()
 
 
 def test_affinities_and_loss_by_hand() -> None:
@@ -34,16 +37,23 @@ def test_affinities_and_loss_by_hand() -> None:
 
 
 def test_the_vote_sends_no_gradient_into_the_programmes() -> None:
-    made = memory()
+    settings = ModelSettings.model_validate({"encoder": {"dim": 4}, "programmes": {"dim": 2, "codes": 2}})
+    student = Student(3, Nominal(2), settings, ("rna",))
+    made = student.programme_memories()["rna"]
     with torch.no_grad():
         for layer in (made.from_mean, made.from_pooled, made.readout):
             layer.weight.normal_()
-    programmes, votes = made(torch.randn(5, 3), torch.randn(5, 4))
-    votes.sum().backward()
+    mean, pooled = torch.randn(5, 3), torch.randn(5, 4)
+    score = student.score(mean, pooled)
+    score.votes["rna"].sum().backward()
     assert made.readout.weight.grad is not None
     assert made.from_mean.weight.grad is None
+    asked = student.score(mean, pooled, through_votes=True)
+    torch.testing.assert_close(asked.scores, score.scores, rtol=0, atol=0)
+    asked.votes["rna"].sum().backward()
+    assert made.from_mean.weight.grad is not None
     made.zero_grad()
-    made.loss(programmes, torch.randn(5, 2)).sum().backward()
+    made.loss(score.programmes["rna"], torch.randn(5, 2)).sum().backward()
     assert made.from_mean.weight.grad is not None
     assert made.readout.weight.grad is None
     assert "codes" not in dict(made.named_parameters())

@@ -105,7 +105,7 @@ def test_damage_is_named(predictor: StudentPredictor, tmp_path: Path) -> None:
     tensors.write_bytes(good_tensors)
 
     card.write_text(json.dumps({**json.loads(good_card), "format_version": 99}))
-    with pytest.raises(StudentError, match="format version 99, this momkd reads 2; upgrade"):
+    with pytest.raises(StudentError, match="format version 99, this momkd reads 3; upgrade"):
         load_student(tmp_path)
     huge = json.loads(good_card)
     huge["features"]["width"] = 10**12

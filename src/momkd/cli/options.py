@@ -20,6 +20,7 @@ ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML)
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")
 ]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where networks compute: cpu, cuda, cuda:1 …")]
 SlideMppOption = Annotated[
     str | None,
     typer.Option(

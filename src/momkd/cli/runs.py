@@ -56,10 +56,12 @@ def do_evaluate(
     return result
 
 
-def do_predict(model: Path, sources: list[Path], out: Path, table: Path | None, slide_mpp: str | None) -> None:
+def do_predict(
+    model: Path, sources: list[Path], out: Path, table: Path | None, slide_mpp: str | None, device: str
+) -> None:
     """Score slides and write one or two tables."""
     patients = None if table is None else _patients(table)
-    slides, by_patient = predict(model, sources, patients=patients, slide_mpp=read_slide_mpp(slide_mpp))
+    slides, by_patient = predict(model, sources, patients=patients, slide_mpp=read_slide_mpp(slide_mpp), device=device)
     columns = ["slide_id", "patient_id", *slides.columns[2:]]
     write_csv(out, slides[columns])
     show_table(slides[columns], f"{len(slides)} slides → {out}")

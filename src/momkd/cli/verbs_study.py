@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from momkd.cli.options import ExperimentFile, Overrides, SlideMppOption, Workers, app, load
+from momkd.cli.options import DeviceOption, ExperimentFile, Overrides, SlideMppOption, Workers, app, load
 
 
 @app.command()
@@ -136,6 +136,7 @@ def predict(
         Path | None, typer.Option(help="CSV with patient_id and slide_id: adds a table a patient.")
     ] = None,
     slide_mpp: SlideMppOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Score slides from histology alone.
 
@@ -143,7 +144,40 @@ def predict(
     """
     from momkd.cli.runs import do_predict
 
-    do_predict(model, sources, out, table, slide_mpp)
+    do_predict(model, sources, out, table, slide_mpp, device)
+
+
+@app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FEATURES…", help="Feature files or folders of them.")],
+    out: Annotated[Path, typer.Option(help="A folder a slide goes here, and index.html.")],
+    slides: Annotated[
+        list[Path] | None,
+        typer.Option(help="The slides themselves: a file, folder or table; repeat it for more. Needs the extra wsi."),
+    ] = None,
+    faithfulness: Annotated[
+        bool, typer.Option("--faithfulness", help="Measure how true the maps are, by taking patches away.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, max=50, help="Patches in a row of a picture.")] = 8,
+    member: Annotated[int, typer.Option(min=0, help="The network whose prototypes are shown.")] = 0,
+    patch_size_level0: Annotated[
+        float | None, typer.Option(min=1, help="Side of a patch in level-0 pixels, where the files do not say it.")
+    ] = None,
+    slide_mpp: SlideMppOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Say why: maps over the slide, patches to look at, a table, objects for QuPath.
+
+    [bold]momkd explain runs/her2 features/ --slides slides/ --out explained/her2[/bold]
+
+    [bold]momkd explain runs/her2/fold-0-0 features/A1.h5 --out explained/A1 --faithfulness[/bold]
+    """
+    from momkd.cli.explain import do_explain
+    from momkd.explain.run import ExplainSettings
+
+    settings = ExplainSettings(patch_size_level0, top, member, faithfulness)
+    do_explain(model, sources, out, settings, slides=slides or [], slide_mpp=slide_mpp, device=device)
 
 
 @app.command()

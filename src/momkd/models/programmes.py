@@ -34,10 +34,15 @@ class Programmes(nn.Module):
         self.from_pooled = zero_linear(width, settings.dim)
         self.readout = zero_linear(n_memories * settings.codes, n_scores)
 
-    def forward(self, mean: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean features (B, D) and pooled bags (B, W) → programmes z (B, n) and votes (B, O)."""
-        programmes = self.from_mean(mean) + self.from_pooled(pooled)
-        return programmes, self.readout(self.affinities(programmes.detach()))
+    def predict(self, mean: Tensor, pooled: Tensor) -> Tensor:
+        """Mean features (B, D) and pooled bags (B, W) → programmes z (B, n); of patches: (N, D), (N, W) → (N, n)."""
+        programmes: Tensor = self.from_mean(mean) + self.from_pooled(pooled)
+        return programmes
+
+    def vote(self, programmes: Tensor) -> Tensor:
+        """s_mem: (B, n) → (B, O)."""
+        vote: Tensor = self.readout(self.affinities(programmes))
+        return vote
 
     def affinities(self, programmes: Tensor) -> Tensor:
         """q: (B, n) → (B, C · K)."""

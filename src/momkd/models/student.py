@@ -79,6 +79,17 @@ class StudentOutput(SlideOutput):
     programmes: dict[str, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class SlideScore:
+    """What is said of B pooled bags; the fields as in ``StudentOutput``."""
+
+    scores: Tensor
+    logits: Tensor
+    histology: Tensor
+    votes: dict[str, Tensor]
+    programmes: dict[str, Tensor]
+
+
 class Student(SlideModel):
     """The histology-only path; it holds no RNA weight.
 
@@ -108,8 +119,11 @@ class Student(SlideModel):
 
     def forward(self, bags: PackedBags) -> StudentOutput:
         """Memory-guided aggregation: a = mean over classes y ≥ 1 of softmax_i(s^y_i / τ), V = Σ a_i F_i, scored."""
+        return self.read(bags, self.encoder(bags))
+
+    def read(self, bags: PackedBags, encoded: Tensor) -> StudentOutput:
+        """What the encoded patches F (N, W) of bags say."""
         bag_of_patch, n_bags = bags.bag_of_patch, bags.n_bags
-        encoded = self.encoder(bags)
         with full_precision(encoded):
             patches = functional.normalize(self.patch_projector(encoded), dim=-1)
 
@@ -122,31 +136,46 @@ class Student(SlideModel):
 
             pooled = weighted_sum(attention, encoded, bags.ptr)
             slides = functional.normalize(self.slide_projector(pooled), dim=-1)
-            logits = self.classifier(pooled)
-            histology = self.outcome.scores(logits)
-            votes: dict[str, Tensor] = {}
-            programmes: dict[str, Tensor] = {}
-            if self.wide is not None or len(self.programmes):
-                mean = bag_means(bags.features, bags.ptr, pooled.dtype)
-                if self.wide is not None:
-                    histology = histology + self.wide(mean)
-                for name, memory in self.programmes.items():
-                    programmes[name], votes[name] = memory(mean, pooled)
-            scores = histology
-            if votes:
-                scores = torch.lerp(histology, torch.stack(list(votes.values())).mean(0), self.vote_share)
+            mean = bag_means(bags.features, bags.ptr, pooled.dtype) if self.reads_means else None
+            score = self.score(mean, pooled)
         return StudentOutput(
-            scores=scores,
+            scores=score.scores,
             attention=attention,
             evidence=evidence,
             embedding=pooled,
-            logits=logits,
+            logits=score.logits,
             patches=patches,
             slides=slides,
-            histology=histology,
-            votes=votes,
-            programmes=programmes,
+            histology=score.histology,
+            votes=score.votes,
+            programmes=score.programmes,
         )
+
+    @property
+    def reads_means(self) -> bool:
+        """Whether the mean features of a bag say something beside its pooled patches."""
+        return self.wide is not None or len(self.programmes) > 0
+
+    def score(self, mean: Tensor | None, pooled: Tensor, *, through_votes: bool = False) -> SlideScore:
+        """Score mean features (B, D) and pooled bags (B, W).
+
+        No gradient passes the votes into the programmes, as the method has it, unless ``through_votes`` asks what the
+        score depends on.
+        """
+        logits = self.classifier(pooled)
+        histology = self.outcome.scores(logits)
+        votes: dict[str, Tensor] = {}
+        programmes: dict[str, Tensor] = {}
+        if mean is not None:
+            if self.wide is not None:
+                histology = histology + self.wide(mean)
+            for name, memory in self.programme_memories().items():
+                programmes[name] = memory.predict(mean, pooled)
+                votes[name] = memory.vote(programmes[name] if through_votes else programmes[name].detach())
+        scores = histology
+        if votes:
+            scores = torch.lerp(histology, torch.stack(list(votes.values())).mean(0), self.vote_share)
+        return SlideScore(scores, logits, histology, votes, programmes)
 
     def programme_memories(self) -> dict[str, Programmes]:
         """The programme memories by omics table."""

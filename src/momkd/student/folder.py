@@ -20,7 +20,7 @@ from momkd.files import atomic_path, read_json, sha256_file, write_json
 from momkd.slides.normalize import Kind, load_normalizer
 from momkd.student.predictor import FeatureGeometry, StudentCard, StudentPredictor
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _TENSORS, _CARD = "student.safetensors", "student.json"
 # The student's network has no RNA branch and its card says nothing about training.
 _MODEL_FIELDS = {"name", "encoder", "memory", "classifier", "wide", "programmes", "baseline"}
@@ -46,12 +46,15 @@ def save_student(predictor: StudentPredictor, folder: Path) -> None:
             "task": card.task.model_dump(mode="json", exclude={"map"}),
             "members": len(predictor.members),
             "programmes": list(card.programmes),
+            "shared_memory": card.shared_memory,
             "threshold": card.threshold,
             "features": asdict(card.features),
             "graph_k": card.graph_k,
             "normalize": card.normalize,
             "model": card.model.model_dump(mode="json", include=_MODEL_FIELDS, exclude={"memory": {"decoupling"}}),
+            "cohort": card.cohort,
             "validation": card.validation,
+            "intended_use": card.intended_use,
             "source": card.source,
             "sha256": sha256_file(folder / _TENSORS),
         },
@@ -72,9 +75,8 @@ def load_student(folder: Path | str, device: str | torch.device = "cpu") -> Stud
         raw = read_json(card_path)
         found = raw.get("format_version") if isinstance(raw, dict) else None
         if found != FORMAT_VERSION:
-            raise StudentError(
-                f"{card_path}: format version {found!r}, this momkd reads {FORMAT_VERSION}; upgrade momkd"
-            )
+            mend = "upgrade momkd" if isinstance(found, int) and found > FORMAT_VERSION else "train it again"
+            raise StudentError(f"{card_path}: format version {found!r}, this momkd reads {FORMAT_VERSION}; {mend}")
         card = _read_card(raw)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise StudentError(f"{card_path}: not a student card: {error}") from error
@@ -92,6 +94,8 @@ def _read_card(raw: dict[str, Any]) -> StudentCard:
         task=TaskSettings.model_validate(raw["task"]),
         members=int(raw["members"]),
         programmes=tuple(str(name) for name in raw["programmes"]),
+        shared_memory=bool(raw["shared_memory"]),
+        cohort=dict(raw["cohort"]),
         features=FeatureGeometry(**raw["features"]),
         graph_k=int(raw["graph_k"]),
         normalize=_kind(raw["normalize"]),

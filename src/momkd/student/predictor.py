@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,8 @@ class StudentCard:
     ``members``: how many networks vote; ``programmes``: the omics tables whose programme memories they hold.
     ``threshold`` (two classes; chosen on validation patients) is on the probability of the last class. ``validation``
     holds metrics on the validation patients; test metrics belong to the run, since a student must not depend on test
-    data.
+    data. ``shared_memory``: RNA or slides have taught the class-conditional memory, so that its codes mean something.
+    ``cohort`` describes who taught it: table, patients, slides, groups, patients of each class, patients with omics.
     """
 
     task: TaskSettings
@@ -53,6 +55,8 @@ class StudentCard:
     threshold: float
     members: int = 1
     programmes: tuple[str, ...] = ()
+    shared_memory: bool = False
+    cohort: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 
@@ -65,6 +69,18 @@ class StudentCard:
     def classes(self) -> tuple[str, ...]:
         """The classes; none for a value or a risk."""
         return self.task.classes
+
+    @property
+    def intended_use(self) -> str:
+        """What a student is for, in words a person can be held to."""
+        known = self.features
+        parts = [f"features of {known.encoder or 'an unnamed encoder'}"]
+        parts += [f"patches of {known.patch_size_level0:g} level-0 px"] if known.patch_size_level0 else []
+        parts += [f"{known.mpp:g} µm per level-0 px"] if known.mpp else []
+        return (
+            f"Research use: {self.label} of patients like those who taught it, from {', '.join(parts)}. Not a medical "
+            "device; judge it on patients of your own before you rely on it."
+        )
 
     def network(self) -> SlideModel:
         """One member, with weights yet to be loaded."""
@@ -135,6 +151,16 @@ class StudentPredictor:
             _mean_where_known([out.attention for out in outputs]),
             _mean_where_known([out.evidence for out in outputs]),
         )
+
+    def digest(self) -> str:
+        """SHA-256 of all that decides what it says: weights, normaliser, card."""
+        found = hashlib.sha256(repr(self.card).encode())
+        for member in self.members:
+            for name, value in sorted(member.state_dict().items()):
+                found.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        for name, array in sorted(self.normalizer.arrays().items()):
+            found.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
     def member(self, number: int) -> StudentPredictor:
         """One member alone."""

@@ -61,6 +61,7 @@ def import_checkpoint(
         normalize="none",
         model=settings,
         threshold=threshold,
+        shared_memory=True,
         source=f"published checkpoint {Path(source).name}",
     )
     predictor = StudentPredictor([network], make_normalizer("none"), card)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import torch
 from momkd.cohort.dataset import CohortData
 from momkd.evaluation.metrics import binary_metrics
 from momkd.evaluation.threshold import MaxF1Threshold
-from momkd.experiment import Experiment
+from momkd.experiment import Experiment, teaches
 from momkd.models.method import SlideModel
 from momkd.models.student import Student
 from momkd.slides.normalize import Normalizer
@@ -111,8 +112,35 @@ def _card(cohort: CohortData, experiment: Experiment, name: str, fits: Sequence[
         threshold=0.5,
         members=len(fits),
         programmes=tuple(student.programmes) if isinstance(student, Student) else (),
+        shared_memory=isinstance(student, Student) and bool(taught) and teaches(experiment.model.loss),
+        cohort=_described(
+            cohort, experiment, sorted(patients), samples, {patient for one in fits for patient in _paired(one)}
+        ),
         source=f"{name}, {len(patients)} training patients" + (f", taught by {len(taught)} genes" if taught else ""),
     )
+
+
+def _paired(one: Member) -> set[str]:
+    return {patient for rows in one.data.tables.values() for patient in rows.rows.row}
+
+
+def _described(
+    cohort: CohortData, experiment: Experiment, patients: Sequence[str], samples: Sequence[Sample], paired: set[str]
+) -> dict[str, Any]:
+    """Who taught a student: no patient is named."""
+    rows = cohort.cohort.among(patients)
+    told: dict[str, Any] = {
+        "table": experiment.cohort.table.name,
+        "patients": len(patients),
+        "with_omics": len(paired & set(patients)),
+        "slides": len(samples),
+    }
+    if rows["group"].notna().all():
+        told["groups"] = int(rows["group"].nunique())
+    if experiment.task.categorical:
+        counts = rows["label"].value_counts()
+        told["classes"] = {name: int(counts.get(number, 0)) for number, name in enumerate(experiment.task.classes)}
+    return told
 
 
 def _with_validation(card: StudentCard, patients: pd.DataFrame) -> StudentCard:

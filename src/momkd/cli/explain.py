@@ -1,0 +1,59 @@
+"""The verb that says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from momkd.cli.render import console, show_table
+from momkd.explain.run import Event, ExplainSettings, explain_slides
+from momkd.slides.mpp import read_slide_mpp
+from momkd.study.predict import feature_files
+
+
+def do_explain(
+    model: Path,
+    sources: list[Path],
+    out: Path,
+    settings: ExplainSettings,
+    *,
+    slides: list[Path],
+    slide_mpp: str | None,
+    device: str,
+) -> None:
+    """Explain with a bar over slides, say what there is; exit code 1 if any slide failed."""
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as bars:
+        task = bars.add_task("slides", total=len(feature_files(sources)))
+
+        def watch(event: Event) -> None:
+            bars.advance(task)
+            if event.kind == "failed":
+                screen.print(f"{escape(event.slide_id)}: [red]failed[/]: {escape(event.note)}", soft_wrap=True)
+            elif event.note:
+                screen.print(escape(event.note), soft_wrap=True, highlight=False)
+
+        report = explain_slides(
+            model,
+            sources,
+            out,
+            settings,
+            slides=slides,
+            slide_mpp=read_slide_mpp(slide_mpp),
+            device=device,
+            watch=watch,
+        )
+    if report.faithfulness is not None:
+        show_table(report.faithfulness, "how true the maps are: mean score while patches go or come")
+    parts = [f"{len(report.made)} slides explained", f"{len(report.unchanged)} already there"]
+    parts += [f"{len(report.failed)} failed"]
+    page = report.out / "index.html"
+    seen = f"; open {page}" if page.is_file() else ""
+    console().print(f"{out}: {', '.join(parts)}{seen}", soft_wrap=True, highlight=False)
+    if report.failed:
+        raise typer.Exit(1)

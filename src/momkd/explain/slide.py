@@ -1,0 +1,208 @@
+"""One slide explained: a folder with maps, patches to look at, a table and QuPath objects.
+
+FOLDER/<slide_id>/  explanation.json   what is predicted, by whom, from what; written last
+                    patches.csv        every patch: place, attention, evidence, influence, nearest prototype
+                    patches.geojson    the same for QuPath (needs coordinates and patch size)
+                    influence-<class>.png, attention.png, evidence.png       maps over the slide
+                    influence-<class>.ome.tif                                the first of them as a pyramid
+                    top.png, prototypes-<memory>.png                         patches (need the slide's pixels)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from momkd.explain.canvas import Canvas, blank, paint
+from momkd.explain.geojson import write_geojson
+from momkd.explain.heatmap import OPACITY, Look, blended, draw_heatmap, scale_of
+from momkd.explain.pixels import SlidePixels, open_pixels
+from momkd.explain.pyramid import write_pyramid
+from momkd.explain.top import PIXELS, TopRow, draw_rows, prototype_rows, top
+from momkd.extract.sources import Slide
+from momkd.files import atomic_path
+from momkd.models.outcome import make_outcome
+from momkd.slides.bag import Bag
+from momkd.student.predictor import StudentCard, StudentPredictor
+from momkd.student.reasons import SlideReasons
+
+FloatArray = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchMap:
+    """One number a patch: ``name`` of files, ``values`` (P,), how it looks, and what it means in words."""
+
+    name: str
+    values: FloatArray
+    look: Look
+    meaning: str
+
+
+def maps_of(reasons: SlideReasons, classes: Sequence[str]) -> list[PatchMap]:
+    """The maps of a slide, the most telling first. Numbers are multiplied by P, so that slides can be compared."""
+    found = []
+    for name, values in reasons.influence.items():
+        unit = f"log-odds of {name}" if name in classes else name
+        meaning = f"influence on the {unit} (times the number of patches)"
+        found.append(PatchMap(f"influence-{_file_name(name)}", values * len(values), "signed", meaning))
+    if reasons.evidence is not None:
+        words = f"evidence: likeness to the memory of {classes[-1]} minus the other" if classes else "evidence"
+        found.append(PatchMap("evidence", reasons.evidence, "signed", words))
+    if reasons.attention is not None:
+        values = reasons.attention * len(reasons.attention)
+        found.append(PatchMap("attention", values, "positive", "attention (times the number of patches; 1 is average)"))
+    return found
+
+
+def predicted_words(reasons: SlideReasons, student: StudentPredictor, threshold: float) -> str:
+    """What is predicted, for a title."""
+    values, card = reasons.prediction.values, student.card
+    if not card.classes:
+        return f"{card.label}: {values[0]:.3g}"
+    best = int(np.argmax(values))
+    if card.task.binary:
+        best = int(values[1] >= threshold)
+        return f"{card.label}: {card.classes[best]} · P({card.classes[1]}) {values[1]:.3f}, threshold {threshold:.3f}"
+    return f"{card.label}: {card.classes[best]} · P {values[best]:.3f}"
+
+
+def write_slide(
+    folder: Path,
+    bag: Bag,
+    reasons: SlideReasons,
+    student: StudentPredictor,
+    *,
+    threshold: float,
+    slide: Slide | None,
+    patch_size: float | None,
+    top_count: int,
+) -> tuple[list[str], list[str]]:
+    """Write everything but explanation.json; return the names of the files, and what could not be drawn and why."""
+    classes = student.card.classes
+    memories = memory_names(student.card)
+    maps = maps_of(reasons, classes)
+    files, notes = [], []
+    table = patch_table(bag, maps, reasons.prototypes, memories, patch_size)
+    with atomic_path(folder / "patches.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    files.append("patches.csv")
+    if bag.coords is None or patch_size is None:
+        lacks = "no coordinates" if bag.coords is None else "no patch size (give --patch-size-level0)"
+        return files, [f"{bag.source}: {lacks}, so there is no map to draw and nothing for QuPath"]
+    speaks = _speaks_for(maps[0], classes)
+    measured = {one.name: one.values for one in maps}
+    write_geojson(folder / "patches.geojson", bag.slide_id, bag.coords, patch_size, measured, speaks)
+    files.append("patches.geojson")
+    with ExitStack() as stack:
+        pixels = stack.enter_context(open_pixels(slide, bag)) if slide is not None else None
+        canvas = pixels.canvas if pixels is not None else blank(bag.coords, patch_size, bag.mpp)
+        title = f"{bag.slide_id}\n{predicted_words(reasons, student, threshold)}"
+        # On white paper colours are those of the colour bar; over a slide the tissue shows through.
+        opacity = 1.0 if pixels is None else OPACITY
+        files += _draw_maps(folder, maps, bag.coords, patch_size, canvas, title, opacity)
+        if pixels is None:
+            notes.append(f"{bag.slide_id}: without the slide (--slides) its patches cannot be shown, only their places")
+        else:
+            files += _draw_patches(folder, maps, reasons, memories, bag, patch_size, pixels, title, top_count)
+    return files, notes
+
+
+def patch_table(
+    bag: Bag,
+    maps: Sequence[PatchMap],
+    prototypes: Mapping[str, FloatArray],
+    memories: Sequence[str],
+    patch_size: float | None,
+) -> pd.DataFrame:
+    """One row a patch: number, place in level-0 pixels, the maps, and the nearest code of each memory."""
+    columns: dict[str, object] = {"patch": np.arange(bag.n_patches)}
+    if bag.coords is not None:
+        columns |= {"x": bag.coords[:, 0], "y": bag.coords[:, 1]}
+        if patch_size is not None:
+            columns["side"] = np.full(bag.n_patches, patch_size)
+    columns |= {one.name: one.values for one in maps}
+    for name, cosines in prototypes.items():
+        flat = cosines.reshape(len(cosines), -1)
+        best, k = flat.argmax(1), cosines.shape[2]
+        columns[f"prototype-{name}"] = [f"{memories[i // k]} · {i % k + 1}" for i in best]
+        columns[f"cosine-{name}"] = flat.max(1)
+    return pd.DataFrame(columns)
+
+
+def memory_names(card: StudentCard) -> tuple[str, ...]:
+    """The name of each codebook: the class, or the bin of a value or a time."""
+    count = make_outcome(card.task).n_memories
+    return card.classes if len(card.classes) == count else tuple(f"bin {i + 1}" for i in range(count))
+
+
+def _speaks_for(one: PatchMap, classes: Sequence[str]) -> list[str] | None:
+    """What each patch speaks for, by the sign of the first influence; None where there is none, or no two classes."""
+    if len(classes) != 2 or one.look != "signed":
+        return None
+    return [classes[int(value > 0)] for value in one.values]
+
+
+def _draw_maps(
+    folder: Path,
+    maps: Sequence[PatchMap],
+    coords: npt.NDArray[np.int64],
+    patch_size: float,
+    canvas: Canvas,
+    title: str,
+    opacity: float,
+) -> list[str]:
+    files = []
+    for number, one in enumerate(maps):
+        painted, scale = paint(one.values, coords, patch_size, canvas), scale_of(one.values, one.look)
+        over = blended(canvas, painted, scale, opacity)
+        draw_heatmap(canvas, over, scale, folder / f"{one.name}.png", title=title, meaning=one.meaning)
+        files.append(f"{one.name}.png")
+        if number == 0:
+            write_pyramid(over, canvas, folder / f"{one.name}.ome.tif", name=one.meaning)
+            files.append(f"{one.name}.ome.tif")
+    return files
+
+
+def _draw_patches(
+    folder: Path,
+    maps: Sequence[PatchMap],
+    reasons: SlideReasons,
+    memories: Sequence[str],
+    bag: Bag,
+    patch_size: float,
+    pixels: SlidePixels,
+    title: str,
+    count: int,
+) -> list[str]:
+    coords = np.asarray(bag.coords)
+
+    def look(patch: int) -> npt.NDArray[np.uint8]:
+        x, y = coords[patch].tolist()
+        return pixels.patch(x, y, patch_size, PIXELS)
+
+    rows: list[TopRow] = []
+    for one in maps:
+        words = one.name.replace("-", " of ", 1)
+        rows.append(top(f"highest {words}", one.values, count))
+        if one.look == "signed":
+            rows.append(top(f"lowest {words}", one.values, count, lowest=True))
+    draw_rows(rows, look, folder / "top.png", title=title)
+    files = ["top.png"]
+    for name, cosines in reasons.prototypes.items():
+        target = folder / f"prototypes-{_file_name(name)}.png"
+        words = f"{bag.slide_id}: the patches most like each prototype ({name}), with their cosine"
+        draw_rows(prototype_rows(cosines, memories, count), look, target, title=words)
+        files.append(target.name)
+    return files
+
+
+def _file_name(name: str) -> str:
+    """A class or table as part of a file name."""
+    return "".join(c if c.isalnum() or c in "._" else "_" for c in name)
