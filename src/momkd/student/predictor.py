@@ -141,12 +141,15 @@ class StudentPredictor:
 
     def predict(self, bag: Bag) -> SlidePrediction:
         """Score one slide; the same bytes whatever ran before and whatever runs beside."""
-        with torch.inference_mode(), use_threads(threads_for(bag.n_patches)):
-            bags = self.prepare(bag)
+        return self.score(bag.slide_id, self.prepare(bag))
+
+    def score(self, slide_id: str, bags: PackedBags) -> SlidePrediction:
+        """Score one slide that is prepared: normalised, with its graph, on the device."""
+        with torch.inference_mode(), use_threads(threads_for(len(bags.features))):
             outputs = [member(bags) for member in self.members]
             votes = [member.outcome.predict(out.scores)[0] for member, out in zip(self.members, outputs, strict=True)]
         return SlidePrediction(
-            bag.slide_id,
+            slide_id,
             _mean(votes),
             _mean_where_known([out.attention for out in outputs]),
             _mean_where_known([out.evidence for out in outputs]),

@@ -17,6 +17,7 @@ from momkd.evaluation.metrics import binary_metrics
 from momkd.evaluation.threshold import MaxF1Threshold
 from momkd.experiment import Experiment, teaches
 from momkd.models.method import SlideModel
+from momkd.models.packed import PackedBags
 from momkd.models.student import Student
 from momkd.slides.normalize import Normalizer
 from momkd.student.folder import save_student
@@ -24,7 +25,7 @@ from momkd.student.predictor import FeatureGeometry, SlidePrediction, StudentCar
 from momkd.study.tables import observed_table, slide_table
 from momkd.training.fit import FitResult, score
 from momkd.training.prepare import Roles
-from momkd.training.samples import FitData, Sample
+from momkd.training.samples import BagCache, FitData, Sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +59,11 @@ class FoldModel:
         return self._table(samples, range(len(self.fits)))
 
     def score_left_out(self) -> pd.DataFrame:
-        """Slide table of every validation patient, by the member that left it out."""
-        tables = [self._table(one.data.val, [m]) for m, one in enumerate(self.fits)]
+        """Slide table of every validation patient, by the member that left it out.
+
+        Its slides are taken as the fit prepared them, which is what the student's normaliser and graph rule give.
+        """
+        tables = [self._table(one.data.val, [m], self.fits[0].data.bags) for m, one in enumerate(self.fits)]
         return pd.concat(tables, ignore_index=True).sort_values("patient_id", kind="stable")
 
     def judge(self, patients: pd.DataFrame) -> StudentCard:
@@ -74,18 +78,26 @@ class FoldModel:
         if self.student is not None:
             save_student(self.student, folder)
 
-    def _table(self, samples: Sequence[Sample], members: Sequence[int]) -> pd.DataFrame:
+    def _table(
+        self, samples: Sequence[Sample], members: Sequence[int], prepared: BagCache | None = None
+    ) -> pd.DataFrame:
         if self.student is None:
             predictions = _with_omics([self.fits[m] for m in members], samples)
         else:
             student = self.student if len(members) == len(self.fits) else self.student.member(members[0])
-            predictions = [student.predict(self.cohort.bag(sample.slide_id)) for sample in samples]
+            predictions = [self._predict(student, sample.slide_id, prepared) for sample in samples]
         patients = [sample.patient_id for sample in samples]
         table = slide_table(patients, predictions, self.task)
         observed = observed_table(self.task, patients, self.cohort.labels, self.cohort.values)
         for place, name in enumerate(observed.columns, start=2):
             table.insert(place, name, observed[name].to_numpy())
         return table
+
+    def _predict(self, student: StudentPredictor, slide_id: str, prepared: BagCache | None) -> SlidePrediction:
+        if prepared is None:
+            return student.predict(self.cohort.bag(slide_id))
+        bag = prepared[slide_id]
+        return student.score(slide_id, PackedBags.pack([bag.features], [bag.graph]).to(student.device))
 
 
 def _with_omics(fits: Sequence[Member], samples: Sequence[Sample]) -> list[SlidePrediction]:

@@ -63,7 +63,7 @@ def _prepare(
     own, labels = values.loc[paired], cohort.cohort.among(paired)["label"]
     preparer = OmicsPreparer(settings, seed=experiment.train.seed).fit(own, labels.to_numpy())
     profiles = None
-    if programmes:
+    if programmes and experiment.model.name == "momkd":
         profiles = Rows.of(dict(zip(paired, unit_profiles(preparer.transform(own), programmes), strict=True)))
     seen = sorted(values.index) if METHODS[experiment.model.name].omics == "test" else paired
     rows = Rows.of(dict(zip(seen, preparer.transform(values.loc[seen]), strict=True)))

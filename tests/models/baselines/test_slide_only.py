@@ -22,7 +22,7 @@ from momkd.models.baselines.linear import Linear, LinearFit
 from momkd.models.baselines.max_pool import MaxPool
 from momkd.models.baselines.mean_pool import MeanPool
 from momkd.models.baselines.patch_gcn import GENConv, neighbours
-from momkd.models.baselines.solvers import calibrated, left_out, logistic_path, macro_auc, ridge_path
+from momkd.models.baselines.solvers import Axes, LeftOut, calibrated, logistic_path, macro_auc, ridge_path
 from momkd.models.baselines.transmil import NystromAttention, TransMIL, nystrom, pseudo_inverse
 from momkd.models.baselines.wikg import WiKG, nearest
 from momkd.models.closed_form import Known
@@ -305,7 +305,7 @@ def standardised(x: Tensor) -> tuple[np.ndarray, float]:
 def test_ridge_is_that_of_scikit_learn() -> None:
     x, labels = separable()
     z, unit = standardised(x)
-    for penalty, found in zip((0.1, 10.0), ridge_path(x, labels.double().unsqueeze(1), (0.1, 10.0)), strict=True):
+    for penalty, found in zip((0.1, 10.0), ridge_path(Axes(x), labels.double().unsqueeze(1), (0.1, 10.0)), strict=True):
         oracle = Ridge(alpha=penalty * unit).fit(z, labels.numpy())
         np.testing.assert_allclose(found(x)[:, 0].numpy(), oracle.predict(z), rtol=1e-9, atol=1e-9)
 
@@ -315,7 +315,7 @@ def test_logistic_regression_is_that_of_scikit_learn(classes: int) -> None:
     x, labels = separable()
     labels = labels if classes == 2 else (labels + (x[:, 1] > 0).long())
     z, unit = standardised(x)
-    for penalty, found in zip((1.0, 0.1), logistic_path(x, labels, (1.0, 0.1)), strict=True):
+    for penalty, found in zip((1.0, 0.1), logistic_path(Axes(x), labels, (1.0, 0.1)), strict=True):
         oracle = LogisticRegression(C=4.0 / (penalty * unit), tol=1e-10, max_iter=10_000).fit(z, labels.numpy())
         scores = oracle.decision_function(z)
         # Of two classes ours has one row of weights, which is penalised as scikit-learn does; of more, the first class
@@ -342,9 +342,9 @@ def test_left_out_scores_do_not_know_their_part() -> None:
     x, labels = separable()
     part = torch.arange(80) % 4
     goal = labels.double().unsqueeze(1)
-    before = left_out(ridge_path, x, goal, part, (1.0,))
+    before = LeftOut(x, part).scores(ridge_path, goal, (1.0,))
     goal = torch.where(part.unsqueeze(1) == 2, 100.0, goal)
-    after = left_out(ridge_path, x, goal, part, (1.0,))
+    after = LeftOut(x, part).scores(ridge_path, goal, (1.0,))
     assert torch.equal(before[:, part == 2], after[:, part == 2])
     assert not torch.equal(before[:, part != 2], after[:, part != 2])
 
@@ -353,7 +353,7 @@ def test_auc_and_calibration() -> None:
     scores, labels = torch.tensor([[0.1], [0.4], [0.4], [0.8]]).double(), torch.tensor([0, 1, 0, 1])
     assert macro_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores[:, 0]))
     x, classes = separable(200)
-    one = ridge_path(x, 100.0 * classes.double().unsqueeze(1), (1.0,))[0]
+    one = ridge_path(Axes(x), 100.0 * classes.double().unsqueeze(1), (1.0,))[0]
     told = calibrated(one, one(x), classes)(x)[:, 0]
     oracle = LogisticRegression(C=1e9).fit(one(x).numpy() / 100.0, classes.numpy())
     np.testing.assert_allclose(told.numpy(), oracle.decision_function(one(x).numpy() / 100.0), rtol=2e-3, atol=2e-3)

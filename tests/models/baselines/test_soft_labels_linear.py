@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from momkd.experiment import ModelSettings
 from momkd.models.baselines.linear import best_penalty, label_scores
 from momkd.models.baselines.soft_labels_linear import SoftLabelsLinear
-from momkd.models.baselines.solvers import Map, ridge_path
+from momkd.models.baselines.solvers import Axes, Map, ridge_path
 from momkd.models.closed_form import Known
 from momkd.models.graph import Graph
 from momkd.models.outcome import Continuous, Nominal, Ordinal, Outcome, Survival
@@ -27,7 +27,7 @@ SOFT = FEATURES[:, :1] * 0.5 - FEATURES[:, 1:2] * 0.2
 
 
 def ridge(features: torch.Tensor, goal: torch.Tensor, penalty: float) -> Map:
-    return ridge_path(features, goal, (penalty,))[0]
+    return ridge_path(Axes(features), goal, (penalty,))[0]
 
 
 def made(outcome: Outcome, weight: float = 0.0) -> SoftLabelsLinear:

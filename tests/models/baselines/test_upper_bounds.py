@@ -11,7 +11,7 @@ from torch import Tensor
 from momkd.errors import TrainingError
 from momkd.experiment import ModelSettings
 from momkd.models.baselines.linear import solution
-from momkd.models.baselines.solvers import left_out, logistic_path
+from momkd.models.baselines.solvers import LeftOut, logistic_path
 from momkd.models.baselines.upper_bounds import OmicsLinear, OmicsLinearFit, OmicsMLP, SlideAndOmics
 from momkd.models.closed_form import Known
 from momkd.models.outcome import Nominal
@@ -57,7 +57,7 @@ def test_a_class_that_one_inner_part_alone_has() -> None:
 def test_logistic_regression_knows_classes_that_its_rows_lack() -> None:
     part = torch.arange(N) // 2 % 4
     labels = torch.where(part == 3, 2, torch.arange(N) % 2)
-    told = left_out(partial(logistic_path, n_classes=3), omics_of(labels), labels, part, (1.0,))[0]
+    told = LeftOut(omics_of(labels), part).scores(partial(logistic_path, n_classes=3), labels, (1.0,))[0]
     # Who never saw the third class does not expect it, nor gives it the score of the second.
     assert (told[part == 3, 1] < told[part == 3, 0] - 1.0).all()
     assert told[part != 3, 1].max() > told[part == 3, 1].max()

@@ -18,10 +18,11 @@ from torch.nn import functional
 from momkd.experiment import ModelSettings
 from momkd.models.baselines.solvers import (
     PENALTIES,
+    Axes,
+    LeftOut,
     Map,
     Path,
     calibrated,
-    left_out,
     logistic_path,
     macro_auc,
     ridge_path,
@@ -82,28 +83,28 @@ def solution(features: Tensor, targets: Tensor, part: Tensor, outcome: Outcome) 
         return best_ridge(features, label_scores(outcome, targets, 1.0), part)
     labels = targets[:, 0].long()
     goals = (functional.one_hot(labels, outcome.n_memories).to(features.dtype)[:, 1:], labels)
-    best = None
+    best, others = None, LeftOut(features, part)
     # Of patients who have omics, a part may lack a class.
     families: tuple[Path, ...] = (ridge_path, partial(logistic_path, n_classes=outcome.n_memories))
     for family, goal in zip(families, goals, strict=True):
-        for penalty, scores in zip(PENALTIES, left_out(family, features, goal, part, PENALTIES), strict=True):
+        for penalty, scores in zip(PENALTIES, others.scores(family, goal, PENALTIES), strict=True):
             area = macro_auc(scores, labels)
             if best is None or area > best[0]:
                 best = (area, family, goal, penalty, scores)
     if best is None:
         raise ValueError("no penalties")
     _, family, goal, penalty, scores = best
-    return calibrated(family(features, goal, [penalty])[0], scores, labels)
+    return calibrated(family(Axes(features), goal, [penalty])[0], scores, labels)
 
 
 def best_ridge(features: Tensor, goal: Tensor, part: Tensor) -> Map:
     """Ridge regression of goals (N, O), the penalty with the least squared error on parts that were left out."""
-    return ridge_path(features, goal, [best_penalty(features, goal, part)])[0]
+    return ridge_path(Axes(features), goal, [best_penalty(features, goal, part)])[0]
 
 
 def best_penalty(features: Tensor, goal: Tensor, part: Tensor) -> float:
     """Of ``PENALTIES`` that with the least squared error of ridge regression on parts that were left out."""
-    errors = (left_out(ridge_path, features, goal, part, PENALTIES) - goal).square().sum((1, 2))
+    errors = (LeftOut(features, part).scores(ridge_path, goal, PENALTIES) - goal).square().sum((1, 2))
     return float(PENALTIES[int(errors.argmin())])
 
 

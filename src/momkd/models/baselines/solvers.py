@@ -34,13 +34,29 @@ class Map:
         return features @ self.weight.T + self.bias
 
 
-# Features (N, D) and goals → one map a penalty.
-Path = Callable[[Tensor, Tensor, Sequence[float]], list[Map]]
+class Axes:
+    """Standardised features (N, D) as left · singular · axesᵀ: a penalised solution lies in the span of the rows."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.mean, deviation = features.mean(0), features.std(0, unbiased=False)
+        # A column that does not vary says nothing, and is not to be divided by its rounding error.
+        varies = deviation > 1e-9 * self.mean.abs().clamp(min=1e-3)
+        self.scale = torch.where(varies, deviation, torch.inf)
+        self.left, self.singular, self.axes = torch.linalg.svd((features - self.mean) / self.scale, full_matrices=False)
+        self.unit = (self.singular.square().sum() / len(features)).clamp(min=1e-12)
+
+    def back(self, weights: Tensor, bias: Tensor) -> Map:
+        """A solution over the axes (rank, O) as one over raw features."""
+        raw = (self.axes.T @ weights).T / self.scale
+        return Map(raw, bias - raw @ self.mean)
 
 
-def ridge_path(features: Tensor, goal: Tensor, penalties: Sequence[float]) -> list[Map]:
+# Axes of N rows and their goals → one map a penalty.
+Path = Callable[[Axes, Tensor, Sequence[float]], list[Map]]
+
+
+def ridge_path(axes: Axes, goal: Tensor, penalties: Sequence[float]) -> list[Map]:
     """Ridge regression of goals (N, O)."""
-    axes = _Axes(features)
     average = goal.mean(0)
     seen = axes.left.T @ (goal - average)
     found = []
@@ -51,13 +67,12 @@ def ridge_path(features: Tensor, goal: Tensor, penalties: Sequence[float]) -> li
 
 
 def logistic_path(
-    features: Tensor, classes: Tensor, penalties: Sequence[float], *, n_classes: int | None = None
+    axes: Axes, classes: Tensor, penalties: Sequence[float], *, n_classes: int | None = None
 ) -> list[Map]:
     """L2-penalised softmax regression of class numbers (N,): log-odds against the first class, (N, C − 1).
 
     ``n_classes`` C, where these rows need not be of every class; by default the largest number says it.
     """
-    axes = _Axes(features)
     rows = (axes.left * axes.singular).numpy()
     labels = classes.numpy()
     n_scores = int(labels.max()) if n_classes is None else n_classes - 1
@@ -91,36 +106,25 @@ def _softmax_regression(rows: Floats, labels: NDArray[np.int64], penalty: float,
     return solution
 
 
-class _Axes:
-    """Standardised features as left · singular · axesᵀ: a penalised solution lies in the span of the rows."""
+class LeftOut:
+    """Features (N, D) without each part (N,) in turn: decomposed once, whatever is asked of them."""
 
-    def __init__(self, features: Tensor) -> None:
-        self.mean, deviation = features.mean(0), features.std(0, unbiased=False)
-        # A column that does not vary says nothing, and is not to be divided by its rounding error.
-        varies = deviation > 1e-9 * self.mean.abs().clamp(min=1e-3)
-        self.scale = torch.where(varies, deviation, torch.inf)
-        self.left, self.singular, self.axes = torch.linalg.svd((features - self.mean) / self.scale, full_matrices=False)
-        self.unit = (self.singular.square().sum() / len(features)).clamp(min=1e-12)
+    def __init__(self, features: Tensor, part: Tensor) -> None:
+        self._features = features
+        self._inside = [part == number for number in torch.unique(part).tolist()]
+        self._axes = [Axes(features[~inside]) for inside in self._inside]
 
-    def back(self, weights: Tensor, bias: Tensor) -> Map:
-        """A solution over the axes (rank, O) as one over raw features."""
-        raw = (self.axes.T @ weights).T / self.scale
-        return Map(raw, bias - raw @ self.mean)
-
-
-def left_out(path: Path, features: Tensor, goal: Tensor, part: Tensor, penalties: Sequence[float]) -> Tensor:
-    """Scores of every row by maps that did not see its part: (penalties, N, O)."""
-    parts = torch.unique(part).tolist()
-    found: Tensor | None = None
-    for number in parts:
-        inside = part == number
-        told = torch.stack([one(features[inside]) for one in path(features[~inside], goal[~inside], penalties)])
+    def scores(self, path: Path, goal: Tensor, penalties: Sequence[float]) -> Tensor:
+        """Scores of every row by maps that did not see its part: (penalties, N, O)."""
+        found: Tensor | None = None
+        for inside, axes in zip(self._inside, self._axes, strict=True):
+            told = torch.stack([one(self._features[inside]) for one in path(axes, goal[~inside], penalties)])
+            if found is None:
+                found = told.new_zeros(len(penalties), len(self._features), told.shape[2])
+            found[:, inside] = told
         if found is None:
-            found = told.new_zeros(len(penalties), len(features), told.shape[2])
-        found[:, inside] = told
-    if found is None:
-        raise ValueError("no parts")
-    return found
+            raise ValueError("no parts")
+        return found
 
 
 def macro_auc(scores: Tensor, classes: Tensor) -> float:
