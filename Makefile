@@ -22,7 +22,7 @@ test: $(VENV)/.dev
 
 test-wsi:
 	$(MAKE) VENV=.venv-wsi .venv-wsi/.wsi
-	.venv-wsi/bin/python -m pytest tests/extract tests/cli/test_extract.py
+	.venv-wsi/bin/python -m pytest tests/extract tests/explain tests/cli/test_extract.py tests/test_brca_m2c.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

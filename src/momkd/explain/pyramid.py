@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ def write_pyramid(image: npt.NDArray[np.uint8], canvas: Canvas, target: Path, *,
     levels = [image]
     while max(levels[-1].shape[:2]) > _SMALLEST:
         levels.append(_halved(levels[-1]))
-    metadata: dict[str, object] = {"axes": "YXS", "Name": name}
+    # Made of the contents, not of the time: equal maps are equal files.
+    uid = uuid.uuid5(uuid.NAMESPACE_OID, hashlib.sha256(image.tobytes()).hexdigest())
+    metadata: dict[str, object] = {"axes": "YXS", "Name": name, "UUID": f"urn:uuid:{uid}"}
     if canvas.mpp is not None:
         size = canvas.scale * canvas.mpp
         place = {"PositionX": canvas.x * canvas.mpp, "PositionY": canvas.y * canvas.mpp}
