@@ -13,8 +13,30 @@ from momkd.study.crossval import crossval
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("tcga_brca_*.yaml"))
 
 
+RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes" / "tcga_brca").glob("*.yaml"))
+
+
 def test_there_are_six() -> None:
     assert len(EXAMPLES) == 6
+
+
+def test_the_recipe_is_the_published_protocol() -> None:
+    assert [path.stem for path in RECIPES] == ["external_her2", "her2", "odx", "pr"]
+    for path in RECIPES:
+        experiment = load_experiment(path)
+        assert experiment.graph.k == 8
+        if path.stem == "external_her2":
+            assert experiment.omics is None
+            continue
+        assert experiment.task.label == path.stem.upper()
+        assert (experiment.cv.folds, experiment.cohort.group) == (5, "site")
+        assert experiment.omics is not None
+        (omics,) = experiment.omics.values()
+        assert (omics.transform, omics.scale) == ("log2p1", "standard")
+        assert (omics.select.method, omics.select.n) == ("xgboost", 768)
+        model = experiment.model
+        assert (model.encoder.dim, model.memory.dim, model.memory.codes) == (512, 64, 16)
+        assert (experiment.train.batch_size, model.teacher.weight) == (1, 0.0)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

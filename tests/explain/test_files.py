@@ -133,7 +133,7 @@ def test_one_row_a_prototype(tmp_path: Path) -> None:
 
     def look(patch: int) -> np.ndarray:
         asked.append(patch)
-        return np.full((112, 112, 3), 30 * patch, np.uint8)
+        return np.full((96, 96, 3), 30 * patch, np.uint8)
 
     draw_rows(rows, look, tmp_path / "rows.png", title="prototypes")
     assert sorted(asked) == sorted(set(asked))  # a patch's pixels are read once

@@ -14,6 +14,8 @@ from momkd.explain.run import Event, ExplainSettings, explain_slides
 from momkd.slides.mpp import read_slide_mpp
 from momkd.study.predict import feature_files
 
+_SHORT = {"minus_random": "Δ", "p": "p"}
+
 
 def do_explain(
     model: Path,
@@ -49,7 +51,11 @@ def do_explain(
             watch=watch,
         )
     if report.faithfulness is not None:
-        show_table(report.faithfulness, "how true the maps are: mean score while patches go or come")
+        short = {f"{curve}_{what}": sign for curve in ("deletion", "insertion") for what, sign in _SHORT.items()}
+        title = (
+            "how true the maps are: mean score while patches go (deletion) or come (insertion); Δ, p: against random"
+        )
+        show_table(report.faithfulness.rename(columns=short), title)
     parts = [f"{len(report.made)} slides explained", f"{len(report.unchanged)} already there"]
     parts += [f"{len(report.failed)} failed"]
     page = report.out / "index.html"

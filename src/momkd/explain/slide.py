@@ -37,12 +37,17 @@ FloatArray = npt.NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class PatchMap:
-    """One number a patch: ``name`` of files, ``values`` (P,), how it looks, and what it means in words."""
+    """One number a patch: ``name`` of files, ``values`` (P,), how it looks, and what it means in words.
+
+    ``most`` and ``least`` name the patches with the highest and the lowest; the lowest attention says nothing.
+    """
 
     name: str
     values: FloatArray
     look: Look
     meaning: str
+    most: str
+    least: str = ""
 
 
 def maps_of(reasons: SlideReasons, classes: Sequence[str]) -> list[PatchMap]:
@@ -51,13 +56,16 @@ def maps_of(reasons: SlideReasons, classes: Sequence[str]) -> list[PatchMap]:
     for name, values in reasons.influence.items():
         unit = f"log-odds of {name}" if name in classes else name
         meaning = f"influence on the {unit} (times the number of patches)"
-        found.append(PatchMap(f"influence-{_file_name(name)}", values * len(values), "signed", meaning))
+        most, least = (f"most for {name}", f"most against {name}") if classes else (f"raise {name}", f"lower {name}")
+        file = f"influence-{_file_name(name)}"
+        found.append(PatchMap(file, values * len(values), "signed", meaning, most, least))
     if reasons.evidence is not None:
         words = f"evidence: likeness to the memory of {classes[-1]} minus the other" if classes else "evidence"
-        found.append(PatchMap("evidence", reasons.evidence, "signed", words))
+        found.append(PatchMap("evidence", reasons.evidence, "signed", words, "highest evidence", "lowest evidence"))
     if reasons.attention is not None:
         values = reasons.attention * len(reasons.attention)
-        found.append(PatchMap("attention", values, "positive", "attention (times the number of patches; 1 is average)"))
+        words = "attention (times the number of patches; 1 is average)"
+        found.append(PatchMap("attention", values, "positive", words, "most attention"))
     return found
 
 
@@ -189,10 +197,9 @@ def _draw_patches(
 
     rows: list[TopRow] = []
     for one in maps:
-        words = one.name.replace("-", " of ", 1)
-        rows.append(top(f"highest {words}", one.values, count))
-        if one.look == "signed":
-            rows.append(top(f"lowest {words}", one.values, count, lowest=True))
+        rows.append(top(one.most, one.values, count))
+        if one.least:
+            rows.append(top(one.least, one.values, count, lowest=True))
     draw_rows(rows, look, folder / "top.png", title=title)
     files = ["top.png"]
     for name, cosines in reasons.prototypes.items():

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from momkd.report.figures import save
+from momkd.report.figures import DPI, save
 
 FloatArray = npt.NDArray[np.floating]
 Image = npt.NDArray[np.uint8]
 # Of a patch in the picture, and white between two.
-PIXELS, _GAP = 112, 6
+PIXELS, _GAP = 96, 5
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ def draw_rows(rows: Sequence[TopRow], look: Callable[[int], Image], target: Path
             if patch not in seen:
                 seen[patch] = look(patch)
             sheet[r * step : r * step + PIXELS, c * step : c * step + PIXELS] = seen[patch]
-    inch = 0.9
-    figure = Figure(figsize=(most * inch + 2.2, len(rows) * inch * 1.12 + 0.5), layout="constrained")
+    # A pixel of the sheet is about one of the picture.
+    inch = step / DPI
+    figure = Figure(figsize=(most * inch + 2.2, len(rows) * inch + 0.6), layout="constrained")
     axes = figure.subplots()
     axes.imshow(sheet, interpolation="antialiased")
     axes.set_yticks([r * step + PIXELS / 2 for r in range(len(rows))], [row.name for row in rows], fontsize=9)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from momkd.files import atomic_path
 
 FOLD, MEAN, CHANCE = "#9ecae1", "#08519c", "#999999"
+DPI = 150
 GRID = np.linspace(0.0, 1.0, 201)
 
 
@@ -54,5 +55,5 @@ def save(figure: Figure, target: Path) -> Path:
     # Neither the time nor the version of the software, and names inside an SVG that are not drawn by chance.
     nothing: dict[str, str | None] = {"Creator": None, "Date": None} if target.suffix == ".svg" else {"Software": None}
     with matplotlib.rc_context({"svg.hashsalt": "momkd"}), atomic_path(target) as temporary:
-        figure.savefig(temporary, dpi=150, metadata=nothing)
+        figure.savefig(temporary, dpi=DPI, metadata=nothing)
     return target
