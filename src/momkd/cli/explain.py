@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from momkd.cli.render import console, show_table
+from momkd.explain.prototypes import explain_prototypes
 from momkd.explain.run import Event, ExplainSettings, explain_slides
 from momkd.slides.mpp import read_slide_mpp
 from momkd.study.predict import feature_files
@@ -63,3 +64,13 @@ def do_explain(
     console().print(f"{out}: {', '.join(parts)}{seen}", soft_wrap=True, highlight=False)
     if report.failed:
         raise typer.Exit(1)
+
+
+def do_prototypes(run: Path, out: Path, fold: str) -> None:
+    """Explain the prototypes of a fold; show how many patients use each."""
+    report = explain_prototypes(run, out, fold=fold)
+    counts = report.usage.groupby(["memory", "by", "code"], sort=False).size().rename("patients").reset_index()
+    found = report.genes[report.genes["q"] < 0.05].groupby(["memory", "code"]).size().rename("genes with q < .05")
+    counts = counts.merge(found.reset_index(), how="left", on=["memory", "code"]).fillna({"genes with q < .05": 0})
+    show_table(counts, "patients whose nearest prototype it is", rows=64)
+    console().print(f"{out}: usage.csv, genes.csv; open {out / 'index.html'}", soft_wrap=True, highlight=False)

@@ -181,6 +181,21 @@ def explain(
 
 
 @app.command()
+def prototypes(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run of momkd with omics.")],
+    out: Annotated[Path, typer.Option(help="Tables, pictures and index.html go here.")],
+    fold: Annotated[str, typer.Option(help="Whose first member is explained.")] = "fold-0-0",
+) -> None:
+    """What the memory holds: who uses which prototype, where patients lie, which genes go with each.
+
+    [bold]momkd prototypes runs/her2 --out explained/her2-prototypes[/bold]
+    """
+    from momkd.cli.explain import do_prototypes
+
+    do_prototypes(run, out, fold)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN|COMPARISON", help="A run, or the folder of a comparison.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file (default: report.html in the folder).")] = None,

@@ -1,15 +1,19 @@
-"""The index of explained slides: one HTML file beside their folders that needs no network."""
+"""Pages: the index of explained slides, and a fold's prototypes. One HTML file each, beside its pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+# Genes are named at this false discovery rate.
+_FDR = 0.05
 
 
 def write_index(told: Sequence[Mapping[str, Any]], failed: Mapping[str, str], faithfulness: pd.DataFrame | None) -> str:
@@ -21,7 +25,31 @@ def write_index(told: Sequence[Mapping[str, Any]], failed: Mapping[str, str], fa
             "rows": [[_cell(value) for value in row] for row in faithfulness.itertuples(index=False)],
         }
     slides = [{**one, "words": _words(one), "shown": _shown(one)} for one in told]
-    return _template().render(slides=slides, failed=failed, measured=measured, use=told[0]["intended_use"]) + "\n"
+    template = _template("index.html.j2")
+    return template.render(slides=slides, failed=failed, measured=measured, use=told[0]["intended_use"]) + "\n"
+
+
+def write_prototypes(
+    run: Path, fold: str, memories: Sequence[str], usage: pd.DataFrame, genes: pd.DataFrame, *, most: int = 8
+) -> str:
+    """The page of a fold's prototypes: pictures, and the genes that go most with each code, q below 5 %."""
+    shown = []
+    for memory in memories:
+        for table, own in genes[genes["memory"] == memory].groupby("table", sort=False):
+            rows = []
+            for code, of_code in own.groupby("code", sort=False):
+                found = of_code[of_code["q"] < _FDR]
+                up = found[found["r"] > 0].nlargest(most, "r")
+                down = found[found["r"] < 0].nsmallest(most, "r")
+                used = usage[(usage["memory"] == memory) & (usage["by"] == "slide") & (usage["code"] == code)]
+                rows.append([code, str(len(used)), _genes(up), _genes(down), str(len(found))])
+            shown.append({"memory": memory, "table": table, "rows": rows})
+    template = _template("prototypes.html.j2")
+    return template.render(run=str(run), fold=fold, memories=memories, tables=shown) + "\n"
+
+
+def _genes(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{row.gene} {row.r:+.2f}" for row in rows.itertuples())
 
 
 def _words(one: Mapping[str, Any]) -> str:
@@ -41,7 +69,7 @@ def _cell(value: object) -> str:
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("momkd.explain", "templates")
@@ -49,7 +77,7 @@ def _template() -> Template:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["address"] = _address
-    return environment.get_template("index.html.j2")
+    return environment.get_template(name)
 
 
 def _address(text: str) -> str:

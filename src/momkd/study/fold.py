@@ -14,6 +14,7 @@ from momkd.experiment import Experiment
 from momkd.files import write_json
 from momkd.student.threads import use_blas_threads
 from momkd.study.events import Event, Watcher
+from momkd.study.fold_memory import write_memory
 from momkd.study.fold_model import FoldModel, Member
 from momkd.study.run_folder import FoldId, RunFolder, write_csv
 from momkd.study.tables import patient_table
@@ -66,6 +67,7 @@ def _run_fold(
         )
         fits.append(Member(own, data, genes, result))
     _write_member_tables(folder, fits)
+    write_memory(folder, fits[0].result.model, fits[0].data)
     model = FoldModel(cohort, experiment, fold.name, fits, normalizer)
     val = model.score_left_out()
     card = model.judge(patient_table(val, experiment.task.classes))
