@@ -38,7 +38,7 @@ def test_affinities_and_loss_by_hand() -> None:
 
 def test_the_vote_sends_no_gradient_into_the_programmes() -> None:
     settings = ModelSettings.model_validate({"encoder": {"dim": 4}, "programmes": {"dim": 2, "codes": 2}})
-    student = Student(3, Nominal(2), settings, ("rna",))
+    student = Student(3, Nominal(2), settings, ("rna",)).eval()
     made = student.programme_memories()["rna"]
     with torch.no_grad():
         for layer in (made.from_mean, made.from_pooled, made.readout):

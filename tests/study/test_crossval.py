@@ -59,7 +59,14 @@ def test_what_a_run_leaves(home: Path) -> None:
     for fold in sorted(run.glob("fold-*")):
         left = {path.relative_to(fold).as_posix() for path in fold.rglob("*") if path.is_file()}
         student = {"student/student.json", "student/student.safetensors"}
-        assert left == student | {"history.csv", "genes.csv", "fold.json", "predictions.csv", "slides.csv"}
+        assert left == student | {
+            "history.csv",
+            "genes.csv",
+            "memory.safetensors",
+            "fold.json",
+            "predictions.csv",
+            "slides.csv",
+        }
     predictions, slides = read(run / "predictions.csv"), read(run / "slides.csv")
     columns = ["repeat", "fold", "role", "patient_id", "label", "prob_negative", "prob_positive"]
     assert list(predictions.columns) == columns
