@@ -211,6 +211,21 @@ def report(
     typer.echo(f"{write_report(folder, out)}: open it in a browser")
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")],
+    out: Annotated[Path, typer.Option(help="The ONNX file.")],
+) -> None:
+    """Write a student as one ONNX file: features and edges in, prediction, attention and evidence out.
+
+    [bold]momkd export runs/her2-final --out her2.onnx[/bold]
+    """
+    from momkd.student.export import export_onnx
+    from momkd.study.predict import load_model
+
+    typer.echo(f"{export_onnx(load_model(model).students, out)}: {out.stat().st_size / 1e6:.1f} MB")
+
+
 @app.command("import-checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A state dict of the published implementation.")],
