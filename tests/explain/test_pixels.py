@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from momkd.explain.run import explain_slides
 from momkd.extract.sources import Slide
 from momkd.slides.bag import Bag
 from momkd.slides.readers import read_bag
+from momkd.slides.writer import write_bag
 
 pytestmark = pytest.mark.usefixtures("wsi")
 GREEN = np.array((20, 220, 60), np.uint8)
@@ -103,3 +105,32 @@ def test_slides_of_other_names_are_not_guessed(
     paint_slide(tmp_path / "slides" / "B7.tif", (0, 0), 1)
     with pytest.raises(ExplainError, match="none of the 1 slides has the id of a feature file: slides B7; features A1"):
         explain_slides(student, [tmp_path / "features"], tmp_path / "out", slides=[tmp_path / "slides"])
+
+
+def test_objects_of_a_real_slide_are_valid_and_lie_on_its_tissue(
+    tmp_path: Path, shared: Path, make_student: Callable[..., Path]
+) -> None:
+    from shapely.geometry import shape
+    from shapely.ops import unary_union
+
+    from momkd.extract.settings import ExtractSettings
+    from momkd.extract.tiling import open_slide, tile
+
+    slide = Slide("CMU-1-Small-Region", shared / "data" / "slides" / "CMU-1-Small-Region.svs")
+    settings = ExtractSettings()
+    with open_slide(slide, settings) as (opened, mpp_from):
+        tiling = tile(slide, opened, mpp_from, settings)
+    features = np.random.default_rng(0).normal(size=(len(tiling.coords), 5)).astype(np.float32)
+    bag = Bag(slide.slide_id, features, tiling.coords, float(tiling.patch_size_level0), tiling.mpp, "lite")
+    write_bag(bag, tmp_path / f"{slide.slide_id}.h5", producer="tests")
+    student = make_student(tmp_path / "student")
+    report = explain_slides(student, [tmp_path / f"{slide.slide_id}.h5"], tmp_path / "out", slides=[slide.path])
+    assert report.failed == {}
+    objects = json.loads((tmp_path / "out" / slide.slide_id / "patches.geojson").read_text())["features"]
+    assert len(objects) == len(tiling.coords)
+    tissue = unary_union(tiling.tissue)
+    for found in objects:
+        square = shape(found["geometry"])
+        assert square.is_valid
+        assert square.area == tiling.patch_size_level0**2
+        assert square.intersection(tissue).area >= 0.69 * square.area

@@ -14,6 +14,7 @@ import torch
 
 from momkd.errors import StudentError
 from momkd.experiment import ModelSettings, TaskSettings
+from momkd.models.graph import Graph
 from momkd.models.method import SlideModel
 from momkd.models.outcome import make_outcome
 from momkd.models.packed import PackedBags
@@ -101,6 +102,11 @@ class SlidePrediction:
     evidence: FloatArray | None = None
 
 
+def graph_of(bag: Bag, k: int) -> Graph:
+    """The graph of a bag by a student's rule; raises FeatureFileError as ``bag_edges`` does."""
+    return Graph.from_edges(torch.from_numpy(bag_edges(bag, k)), bag.n_patches)
+
+
 class StudentPredictor:
     """Scores bags from histology alone, on one device, in eval mode: the mean of what its member networks say."""
 
@@ -114,15 +120,16 @@ class StudentPredictor:
         """Where the network lives."""
         return next(self.members[0].parameters()).device
 
-    def prepare(self, bag: Bag) -> PackedBags:
-        """Normalise a bag and give it its graph.
+    def prepare(self, bag: Bag, graph: Graph | None = None) -> PackedBags:
+        """Normalise a bag and give it its graph; students of one graph rule may share the ``graph`` of ``graph_of``.
 
         Raises StudentError when the bag has another width or comes from another encoder.
         """
         self.check(bag)
         features = torch.from_numpy(self.normalizer.transform(bag.features))
-        edges = torch.from_numpy(bag_edges(bag, self.card.graph_k))
-        return PackedBags.pack([features], [edges]).to(self.device)
+        return PackedBags.pack([features], [graph_of(bag, self.card.graph_k) if graph is None else graph]).to(
+            self.device
+        )
 
     def check(self, bag: Bag) -> None:
         """Refuse features that this student was not trained on."""
@@ -139,9 +146,9 @@ class StudentPredictor:
                 f"trained on {expected.encoder!r}; extract them with that encoder"
             )
 
-    def predict(self, bag: Bag) -> SlidePrediction:
+    def predict(self, bag: Bag, graph: Graph | None = None) -> SlidePrediction:
         """Score one slide; the same bytes whatever ran before and whatever runs beside."""
-        return self.score(bag.slide_id, self.prepare(bag))
+        return self.score(bag.slide_id, self.prepare(bag, graph))
 
     def score(self, slide_id: str, bags: PackedBags) -> SlidePrediction:
         """Score one slide that is prepared: normalised, with its graph, on the device."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from momkd.errors import FeatureFileError, StudentError, summarise
+from momkd.models.graph import Graph
 from momkd.slides.bag import Bag
 from momkd.slides.folders import choose_file, feature_folder, list_features
 from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import bag_digest, read_bag
 from momkd.student import SlidePrediction, StudentCard, StudentPredictor, load_student
+from momkd.student.predictor import graph_of
 from momkd.study.run_folder import RunFolder
 from momkd.study.tables import patient_table, predicted_class, slide_table
+from momkd.training.prefetch import ahead
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -40,9 +45,17 @@ class Ensemble:
         self.task, self.classes, self.label = first.task, first.classes, first.label
         self.threshold = float(np.mean([student.card.threshold for student in students]))
 
-    def predict(self, bag: Bag) -> SlidePrediction:
-        """Mean class probabilities, attention and evidence over the students."""
-        votes = [student.predict(bag) for student in self.students]
+    @property
+    def graph_k(self) -> int | None:
+        """The graph rule of the students; None where they do not agree."""
+        rules = {student.card.graph_k for student in self.students}
+        return rules.pop() if len(rules) == 1 else None
+
+    def predict(self, bag: Bag, graph: Graph | None = None) -> SlidePrediction:
+        """Mean class probabilities, attention and evidence over the students; they share one ``graph``."""
+        if graph is None and self.graph_k is not None:
+            graph = graph_of(bag, self.graph_k)
+        votes = [student.predict(bag, graph) for student in self.students]
 
         def mean(rows: Sequence[FloatArray | None]) -> FloatArray | None:
             known = [row for row in rows if row is not None]
@@ -101,6 +114,28 @@ def feature_files(sources: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class _Slide:
+    """A slide that was read, or why it was not."""
+
+    slide_id: str
+    bag: Bag
+    graph: Graph | None
+    digest: str
+    error: FeatureFileError | None = None
+
+
+def _read(files: Mapping[str, Path], slide_mpp: SlideMpp, k: int | None, *, digests: bool) -> Iterator[_Slide]:
+    nothing = Bag("", np.empty((0, 0), np.float32), None, None, None, None)
+    for slide_id, path in sorted(files.items()):
+        try:
+            bag = read_bag(path, slide_mpp=slide_mpp)
+            graph = None if k is None else graph_of(bag, k)
+            yield _Slide(slide_id, bag, graph, bag_digest(bag) if digests else "")
+        except FeatureFileError as error:
+            yield _Slide(slide_id, nothing, None, "", error)
+
+
 def predict(
     model: Path,
     sources: Sequence[Path],
@@ -123,15 +158,18 @@ def predict(
         raise StudentError(f"{len(unknown)} slides have no patient in the table: {summarise(unknown)}")
     rows: list[tuple[str, str, SlidePrediction]] = []
     failures = []
-    for slide_id, path in sorted(files.items()):
-        try:
-            bag = read_bag(path, slide_mpp=slide_mpp)
-            owner = slide_id if patients is None else patients[slide_id]
-            rows.append((owner, bag_digest(bag) if patients is not None else "", ensemble.predict(bag)))
-        except (FeatureFileError, StudentError) as error:
-            failures.append(f"  - {error}")
-        if on_slide is not None:
-            on_slide(slide_id)
+    # A thread reads the next slides and finds their neighbours while the networks compute.
+    with closing(ahead(_read(files, slide_mpp, ensemble.graph_k, digests=patients is not None))) as reading:
+        for one in reading:
+            try:
+                if one.error is not None:
+                    raise one.error
+                owner = one.slide_id if patients is None else patients[one.slide_id]
+                rows.append((owner, one.digest, ensemble.predict(one.bag, one.graph)))
+            except (FeatureFileError, StudentError) as error:
+                failures.append(f"  - {error}")
+            if on_slide is not None:
+                on_slide(one.slide_id)
     if failures:
         raise FeatureFileError("\n".join([f"{len(failures)} of {len(files)} slides cannot be scored:", *failures]))
     # A patient's slides are averaged in the order of their contents, so that their names change nothing.
