@@ -82,6 +82,20 @@ def test_it_goes_on_where_it_stopped_and_sees_what_changed(
     assert explain_slides(student, [features], out, ExplainSettings(top=3)).made == ["A1", "A2"]
 
 
+def test_another_model_leaves_nothing_of_the_first(
+    student: Path, make_student: MakeStudent, make_features: MakeFeatures, tmp_path: Path
+) -> None:
+    make_features(tmp_path / "features", "A1")
+    explain_slides(student, [tmp_path / "features"], tmp_path / "out")
+    (tmp_path / "out" / "A1" / "notes.txt").write_text("mine")
+    for left in (".patches.77.0123abcd.tmp.csv", ".influence-high.ome.77.0123abcd.tmp.tif"):
+        (tmp_path / "out" / "A1" / left).write_text("torn")  # by a kill
+    abmil = make_student(tmp_path / "abmil", name="abmil")
+    explain_slides(abmil, [tmp_path / "features"], tmp_path / "out")
+    drawn = {"patches.csv", "patches.geojson", "attention.png", "attention.ome.tif", "explanation.json"}
+    assert names(tmp_path / "out" / "A1") == {*drawn, "notes.txt"}
+
+
 def test_one_bad_slide_stops_no_other(student: Path, make_features: MakeFeatures, tmp_path: Path) -> None:
     features = tmp_path / "features"
     make_features(features, "A1", width=7)

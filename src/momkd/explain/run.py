@@ -141,10 +141,7 @@ class _Job:
     def _explain(self, folder: Path, bag: Bag, slide: Slide | None, identity: str) -> list[str]:
         ensemble, settings = self.ensemble, self.settings
         reasons = explain(ensemble.students, bag, member=settings.member)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / EXPLANATION).unlink(missing_ok=True)
-        for name in {path.name.split(".")[0] for path in folder.iterdir()}:
-            remove_leftovers(folder, name)
+        _clear(folder)
         student = ensemble.students[0]
         files, notes = write_slide(
             folder,
@@ -157,7 +154,8 @@ class _Job:
             top_count=settings.top,
         )
         if settings.faithfulness and bag.n_patches > 1:
-            self._faithfulness(bag, reasons).to_csv(folder / FAITHFULNESS, index=False, lineterminator="\n")
+            with atomic_path(folder / FAITHFULNESS) as temporary:
+                self._faithfulness(bag, reasons).to_csv(temporary, index=False, lineterminator="\n")
             files.append(FAITHFULNESS)
         values, card = reasons.prediction.values, student.card
         told = {
@@ -256,6 +254,21 @@ def _stamp(slide: Slide | None) -> Mapping[str, object] | None:
         return None
     stat = slide.path.stat()
     return {"path": slide.path.name, "size": stat.st_size, "mtime": stat.st_mtime_ns}
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder of a slide, without what an earlier explanation or a killed one left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        files = read_json(folder / EXPLANATION)["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        files = []
+    for name in [EXPLANATION, *files]:
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
+    # .<stem>.<pid>.<random>.tmp.<suffix>, see ``files.atomic_path``.
+    for stem in {path.name[1:].rsplit(".", 4)[0] for path in folder.glob(".*.tmp.*")}:
+        remove_leftovers(folder, stem)
 
 
 def _made_of(folder: Path) -> str | None:
