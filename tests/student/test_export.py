@@ -74,10 +74,9 @@ def run(path: Path, bag: Bag) -> dict[str, np.ndarray]:
     ("task", "normalize", "rich"),
     [
         ("two", "none", True),
-        ("two", "quantile", False),
         ("three", "quantile", True),
         ("ordinal", "standard", True),
-        ("continuous", "none", False),
+        ("continuous", "quantile", False),
         ("survival", "standard", True),
     ],
 )
