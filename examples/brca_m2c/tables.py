@@ -1,4 +1,4 @@
-"""Write the two tables of this example beside it, in work/: slides.csv to extract, cohort.csv to train on.
+"""Write the two tables of this example beside it, in made/: slides.csv to extract, cohort.csv to train on.
 
     python examples/brca_m2c/tables.py
 
@@ -16,7 +16,7 @@ DATA = HERE.parents[2] / "shared" / "data" / "brca_m2c"
 MPP = 0.5
 
 
-def main(data: Path = DATA, work: Path = HERE / "work") -> None:
+def main(data: Path = DATA, work: Path = HERE / "made") -> None:
     """Read tiles.csv, write the tables."""
     tiles = pd.read_csv(data / "tiles.csv", dtype=str, keep_default_na=False)
     names = [Path(image).stem for image in tiles["image"]]

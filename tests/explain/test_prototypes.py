@@ -13,7 +13,8 @@ from scipy.stats import pearsonr
 
 from momkd.errors import ExplainError, RunError
 from momkd.experiment import load_experiment
-from momkd.explain.prototypes import code_name, explain_prototypes, gene_correlations
+from momkd.explain.codes import code_names
+from momkd.explain.prototypes import explain_prototypes, gene_correlations
 from momkd.study.crossval import crossval
 from momkd.study.fold_memory import FILE, read_memory
 
@@ -54,7 +55,7 @@ def test_usage_names_the_nearest_code_of_everybody(run: Path, tmp_path: Path) ->
     own = report.usage.query("memory == 'rna' and by == 'rna'").set_index("patient_id")
     cosines = space.rna["rna"] @ space.codes.reshape(4, -1).T
     for patient, row in zip(space.patients["rna"], cosines, strict=True):
-        assert own.loc[patient, "code"] == code_name(int(row.argmax()), 2, ("negative", "positive"))
+        assert own.loc[patient, "code"] == code_names(("negative", "positive"), 2)[row.argmax()]
         assert own.loc[patient, "cosine"] == pytest.approx(row.max(), abs=1e-6)
     slides = report.usage.query("memory == 'rna' and by == 'slide'")
     assert slides["patient_id"].is_unique

@@ -20,6 +20,8 @@ ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML)
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")
 ]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")]
+FeaturesArgument = Annotated[list[Path], typer.Argument(metavar="FEATURES…", help="Feature files or folders of them.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where networks compute: cpu, cuda, cuda:1 …")]
 SlideMppOption = Annotated[
     str | None,

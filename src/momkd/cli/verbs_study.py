@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from momkd.cli.options import DeviceOption, ExperimentFile, Overrides, SlideMppOption, Workers, app, load
+from momkd.cli.options import (
+    DeviceOption,
+    ExperimentFile,
+    FeaturesArgument,
+    ModelArgument,
+    Overrides,
+    SlideMppOption,
+    Workers,
+    app,
+    load,
+)
 
 
 @app.command()
@@ -129,8 +139,8 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")],
-    sources: Annotated[list[Path], typer.Argument(metavar="FEATURES…", help="Feature files or folders of them.")],
+    model: ModelArgument,
+    sources: FeaturesArgument,
     out: Annotated[Path, typer.Option(help="The table of predictions (CSV), one row a slide.")],
     table: Annotated[
         Path | None, typer.Option(help="CSV with patient_id and slide_id: adds a table a patient.")
@@ -149,8 +159,8 @@ def predict(
 
 @app.command()
 def explain(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")],
-    sources: Annotated[list[Path], typer.Argument(metavar="FEATURES…", help="Feature files or folders of them.")],
+    model: ModelArgument,
+    sources: FeaturesArgument,
     out: Annotated[Path, typer.Option(help="A folder a slide goes here, and index.html.")],
     slides: Annotated[
         list[Path] | None,
@@ -213,7 +223,7 @@ def report(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")],
+    model: ModelArgument,
     out: Annotated[Path, typer.Option(help="The ONNX file.")],
 ) -> None:
     """Write a student as one ONNX file: features and edges in, prediction, attention and evidence out.

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.integrate import trapezoid
-from scipy.stats import rankdata, ttest_rel
+from scipy.stats import ttest_rel
 
 from momkd.slides.bag import Bag
+from momkd.slides.graph import induced_edges
+from momkd.training.judge import auc
 
 FloatArray = npt.NDArray[np.floating]
 # A bag → the report that is explained.
@@ -36,8 +38,12 @@ class Curves:
     @property
     def means(self) -> tuple[float, float]:
         """Area under deletion (lower is better) and insertion (higher is better), over the range of shares."""
-        width = SHARES[-1] - SHARES[0]
-        return float(trapezoid(self.deletion, SHARES) / width), float(trapezoid(self.insertion, SHARES) / width)
+        return area(self.deletion), area(self.insertion)
+
+
+def area(curve: FloatArray) -> float:
+    """The mean of a curve (shares,) over the range of ``SHARES``."""
+    return float(trapezoid(curve, SHARES) / (SHARES[-1] - SHARES[0]))
 
 
 def curves(bag: Bag, order: Sequence[int] | npt.NDArray[np.int64], score: Score) -> Curves:
@@ -56,12 +62,7 @@ def some_of(bag: Bag, patches: npt.NDArray[np.int64]) -> Bag:
     """A bag of some patches, in the order of the file, with the graph of their positions or the rest of the file's."""
     rows = np.sort(patches)
     coords = None if bag.coords is None else bag.coords[rows]
-    place = np.full(bag.n_patches, -1, np.int64)
-    place[rows] = np.arange(len(rows))
-    edges = {}
-    for k, pairs in bag.edges.items():
-        moved = place[pairs]
-        edges[k] = moved[:, (moved >= 0).all(axis=0)]
+    edges = {k: induced_edges(pairs, rows, bag.n_patches) for k, pairs in bag.edges.items()}
     return replace(bag, features=bag.features[rows], coords=coords, edges=edges)
 
 
@@ -78,8 +79,4 @@ def paired_p(first: Sequence[float], second: Sequence[float]) -> float:
 
 def localisation_auc(values: FloatArray, informative: npt.NDArray[np.bool_]) -> float:
     """AUC of a map (P,) for the patches that are informative (P,); NaN where all are or none is."""
-    n = int(informative.sum())
-    if n in (0, len(informative)):
-        return float("nan")
-    ranks = rankdata(values)
-    return float((ranks[informative].sum() - n * (n + 1) / 2) / (n * (len(informative) - n)))
+    return float("nan") if informative.all() or not informative.any() else auc(informative, values)

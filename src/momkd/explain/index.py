@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from jinja2 import Template
+from momkd.report.page.document import environment
 
 # Genes are named at this false discovery rate.
 _FDR = 0.05
@@ -25,7 +23,7 @@ def write_index(told: Sequence[Mapping[str, Any]], failed: Mapping[str, str], fa
             "rows": [[_cell(value) for value in row] for row in faithfulness.itertuples(index=False)],
         }
     slides = [{**one, "words": _words(one), "shown": _shown(one)} for one in told]
-    template = _template("index.html.j2")
+    template = environment("momkd.explain").get_template("index.html.j2")
     return template.render(slides=slides, failed=failed, measured=measured, use=told[0]["intended_use"]) + "\n"
 
 
@@ -44,7 +42,7 @@ def write_prototypes(
                 used = usage[(usage["memory"] == memory) & (usage["by"] == "slide") & (usage["code"] == code)]
                 rows.append([code, str(len(used)), _genes(up), _genes(down), str(len(found))])
             shown.append({"memory": memory, "table": table, "rows": rows})
-    template = _template("prototypes.html.j2")
+    template = environment("momkd.explain").get_template("prototypes.html.j2")
     return template.render(run=str(run), fold=fold, memories=memories, tables=shown) + "\n"
 
 
@@ -66,21 +64,3 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.3g}"
     return str(value)
-
-
-@cache
-def _template(name: str) -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("momkd.explain", "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["address"] = _address
-    return environment.get_template(name)
-
-
-def _address(text: str) -> str:
-    from urllib.parse import quote
-
-    return quote(text)

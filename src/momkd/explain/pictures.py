@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from momkd.explain.codes import code_names
 from momkd.report.figures import save
 
 FloatArray = npt.NDArray[np.floating]
@@ -80,7 +81,7 @@ def draw_map(
 
 def draw_usage(told: pd.DataFrame, names: Sequence[str], k: int, target: Path, *, title: str) -> Path:
     """Draw, for slides and each omics table, the share of each class's patients whose nearest code it is."""
-    codes = [f"{name} · {i + 1}" for name in names for i in range(k)]
+    codes = code_names(names, k)
     sources = list(dict.fromkeys(told["by"]))
     figure = Figure(figsize=(max(6.0, 0.42 * len(codes)), 2.4 * len(sources)), layout="constrained")
     panes = np.atleast_1d(figure.subplots(len(sources), 1, sharex=True))

@@ -21,9 +21,9 @@ from scipy.stats import t as student_t
 
 from momkd.cohort.dataset import CohortData, load_data
 from momkd.errors import ExplainError
+from momkd.explain.codes import code_names, memory_names
 from momkd.explain.index import write_prototypes
 from momkd.explain.pictures import draw_map, draw_usage
-from momkd.explain.slide import memory_names
 from momkd.files import write_text
 from momkd.models.student import Student
 from momkd.student import StudentPredictor, load_student
@@ -114,21 +114,15 @@ def _usage(
     """The nearest code of each patient, and how near it is."""
     flat = codes.reshape(-1, codes.shape[-1])
     cosines = rows @ flat.T
-    best = cosines.argmax(1)
     return pd.DataFrame(
         {
             "memory": memory,
             "by": by,
             "patient_id": list(patients),
-            "code": [code_name(int(i), codes.shape[1], names) for i in best],
+            "code": np.array(code_names(names, codes.shape[1]))[cosines.argmax(1)],
             "cosine": cosines.max(1),
         }
     )
-
-
-def code_name(number: int, k: int, names: Sequence[str]) -> str:
-    """A code in words: its class, and its number in it from 1."""
-    return f"{names[number // k]} · {number % k + 1}"
 
 
 def gene_correlations(values: pd.DataFrame, rna: FloatArray, codes: FloatArray, names: Sequence[str]) -> pd.DataFrame:
@@ -146,7 +140,7 @@ def gene_correlations(values: pd.DataFrame, rna: FloatArray, codes: FloatArray, 
     code, gene = np.nonzero(np.isfinite(r))
     table = pd.DataFrame(
         {
-            "code": [code_name(int(c), codes.shape[1], names) for c in code],
+            "code": np.array(code_names(names, codes.shape[1]))[code],
             "gene": values.columns.to_numpy()[gene],
             "r": r[code, gene],
             "p": p[code, gene],

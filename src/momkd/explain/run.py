@@ -13,10 +13,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from scipy.integrate import trapezoid
 
 from momkd.errors import ExplainError, MomkdError, StudentError, summarise
-from momkd.explain.faithful import SHARES, curves, highest_first, paired_p
+from momkd.explain.faithful import SHARES, area, curves, highest_first, paired_p
 from momkd.explain.index import write_index
 from momkd.explain.pictures import draw_faithfulness
 from momkd.explain.slide import write_slide
@@ -27,6 +26,7 @@ from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import read_bag
 from momkd.student.reasons import SlideReasons, explain
 from momkd.study.predict import Ensemble, feature_files, load_model
+from momkd.study.run_folder import write_csv
 
 EXPLANATION, FAITHFULNESS = "explanation.json", "faithfulness.csv"
 # Orders of patches that faithfulness compares with the first map's; random ones so many times.
@@ -154,8 +154,7 @@ class _Job:
             top_count=settings.top,
         )
         if settings.faithfulness and bag.n_patches > 1:
-            with atomic_path(folder / FAITHFULNESS) as temporary:
-                self._faithfulness(bag, reasons).to_csv(temporary, index=False, lineterminator="\n")
+            write_csv(folder / FAITHFULNESS, self._faithfulness(bag, reasons))
             files.append(FAITHFULNESS)
         values, card = reasons.prediction.values, student.card
         told = {
@@ -215,11 +214,6 @@ class _Job:
 
 def summarise_faithfulness(found: pd.DataFrame) -> pd.DataFrame:
     """One row an order: mean area under deletion and insertion over slides, and p against the random order."""
-    width = SHARES[-1] - SHARES[0]
-
-    def area(values: pd.Series) -> float:
-        return float(trapezoid(values.to_numpy(), SHARES) / width)
-
     areas = found.groupby(["order", "slide_id"], sort=False)[["deletion", "insertion"]].agg(area).reset_index()
     random = areas[areas["order"] == "random"].set_index("slide_id")
     rows = []

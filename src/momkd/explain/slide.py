@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from momkd.explain.canvas import Canvas, blank, paint
+from momkd.explain.codes import code_names, memory_names
 from momkd.explain.geojson import write_geojson
 from momkd.explain.heatmap import OPACITY, Look, blended, draw_heatmap, scale_of
 from momkd.explain.pixels import SlidePixels, open_pixels
@@ -27,9 +28,8 @@ from momkd.explain.pyramid import write_pyramid
 from momkd.explain.top import PIXELS, TopRow, draw_rows, prototype_rows, top
 from momkd.extract.sources import Slide
 from momkd.files import atomic_path
-from momkd.models.outcome import make_outcome
 from momkd.slides.bag import Bag
-from momkd.student.predictor import StudentCard, StudentPredictor
+from momkd.student.predictor import StudentPredictor
 from momkd.student.reasons import SlideReasons
 
 FloatArray = npt.NDArray[np.floating]
@@ -138,16 +138,9 @@ def patch_table(
     columns |= {one.name: one.values for one in maps}
     for name, cosines in prototypes.items():
         flat = cosines.reshape(len(cosines), -1)
-        best, k = flat.argmax(1), cosines.shape[2]
-        columns[f"prototype-{name}"] = [f"{memories[i // k]} · {i % k + 1}" for i in best]
+        columns[f"prototype-{name}"] = np.array(code_names(memories, cosines.shape[2]))[flat.argmax(1)]
         columns[f"cosine-{name}"] = flat.max(1)
     return pd.DataFrame(columns)
-
-
-def memory_names(card: StudentCard) -> tuple[str, ...]:
-    """The name of each codebook: the class, or the bin of a value or a time."""
-    count = make_outcome(card.task).n_memories
-    return card.classes if len(card.classes) == count else tuple(f"bin {i + 1}" for i in range(count))
 
 
 def _speaks_for(one: PatchMap, classes: Sequence[str]) -> list[str] | None:

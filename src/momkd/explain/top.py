@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from momkd.explain.codes import code_names
 from momkd.report.figures import DPI, save
 
 FloatArray = npt.NDArray[np.floating]
@@ -35,8 +36,9 @@ def top(name: str, values: FloatArray, count: int, *, lowest: bool = False) -> T
 
 def prototype_rows(cosines: FloatArray, classes: Sequence[str], count: int) -> list[TopRow]:
     """One row a code of each class (P, C, K): the patches most like it."""
-    _, n_classes, k = cosines.shape
-    return [top(f"{classes[c]} · {j + 1}", cosines[:, c, j], count) for c in range(n_classes) for j in range(k)]
+    names = code_names(classes, cosines.shape[2])
+    flat = cosines.reshape(len(cosines), -1)
+    return [top(name, own, count) for name, own in zip(names, flat.T, strict=True)]
 
 
 def draw_rows(rows: Sequence[TopRow], look: Callable[[int], Image], target: Path, *, title: str) -> Path:

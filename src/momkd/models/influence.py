@@ -57,7 +57,7 @@ def reasons(student: Student, bags: PackedBags) -> Reasons:
 def report(student: Student, scores: Tensor) -> Tensor:
     """Scores (B, O) → what is explained (B, columns), float64: log-odds of classes, the value, or the risk."""
     predicted = student.outcome.predict(scores.double())
-    if student.outcome.n_scores == 1 and predicted.shape[1] == 1:
+    if predicted.shape[1] == 1:
         return predicted
     columns = predicted[:, 1:] if predicted.shape[1] == 2 else predicted
     return torch.logit(columns, eps=1e-12)

@@ -107,6 +107,12 @@ def graph_of(bag: Bag, k: int) -> Graph:
     return Graph.from_edges(torch.from_numpy(bag_edges(bag, k)), bag.n_patches)
 
 
+def shared_rule(students: Sequence[StudentPredictor]) -> int | None:
+    """The graph rule of several students, which may then share a bag's graph; None where they do not agree."""
+    rules = {student.card.graph_k for student in students}
+    return rules.pop() if len(rules) == 1 else None
+
+
 class StudentPredictor:
     """Scores bags from histology alone, on one device, in eval mode: the mean of what its member networks say."""
 

@@ -13,7 +13,7 @@ from momkd.errors import StudentError
 from momkd.models.influence import MEMORY, Reasons, reasons
 from momkd.models.student import Student
 from momkd.slides.bag import Bag
-from momkd.student.predictor import SlidePrediction, StudentPredictor
+from momkd.student.predictor import SlidePrediction, StudentPredictor, graph_of, shared_rule
 from momkd.student.threads import threads_for, use_threads
 
 FloatArray = npt.NDArray[np.floating]
@@ -59,9 +59,11 @@ def explain(predictors: Sequence[StudentPredictor], bag: Bag, *, member: int = 0
     evidence: list[np.ndarray] = []
     influence: list[np.ndarray] = []
     prototypes: dict[str, FloatArray] = {}
+    rule = shared_rule(predictors)
+    graph = None if rule is None else graph_of(bag, rule)
     for place, predictor in enumerate(predictors):
         with torch.no_grad(), use_threads(threads_for(bag.n_patches)):
-            bags = predictor.prepare(bag)
+            bags = predictor.prepare(bag, graph)
             for number, network in enumerate(predictor.members):
                 found = reasons(network, bags) if isinstance(network, Student) else None
                 out = network(bags) if found is None else found.output

@@ -18,7 +18,7 @@ from momkd.slides.folders import choose_file, feature_folder, list_features
 from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import bag_digest, read_bag
 from momkd.student import SlidePrediction, StudentCard, StudentPredictor, load_student
-from momkd.student.predictor import graph_of
+from momkd.student.predictor import graph_of, shared_rule
 from momkd.study.run_folder import RunFolder
 from momkd.study.tables import patient_table, predicted_class, slide_table
 from momkd.training.prefetch import ahead
@@ -43,13 +43,8 @@ class Ensemble:
                 )
         self.students = tuple(students)
         self.task, self.classes, self.label = first.task, first.classes, first.label
+        self.graph_k = shared_rule(students)
         self.threshold = float(np.mean([student.card.threshold for student in students]))
-
-    @property
-    def graph_k(self) -> int | None:
-        """The graph rule of the students; None where they do not agree."""
-        rules = {student.card.graph_k for student in self.students}
-        return rules.pop() if len(rules) == 1 else None
 
     def predict(self, bag: Bag, graph: Graph | None = None) -> SlidePrediction:
         """Mean class probabilities, attention and evidence over the students; they share one ``graph``."""

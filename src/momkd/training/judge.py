@@ -33,7 +33,7 @@ def judge(predictions: Floats, targets: Floats, task: TaskSettings) -> float:
         labels = targets[:, 0].astype(np.int64)
         if len(np.unique(labels)) < len(task.classes):
             return float("nan")
-        by_class = [_auc(labels == c, predictions[:, c]) for c in range(1 if task.binary else 0, len(task.classes))]
+        by_class = [auc(labels == c, predictions[:, c]) for c in range(1 if task.binary else 0, len(task.classes))]
         return float(np.mean(by_class))
     score = predictions @ np.arange(predictions.shape[1]) if task.type == "ordinal" else predictions[:, 0]
     value = targets[:, 0]
@@ -54,8 +54,11 @@ def what_lacks(targets: Floats, task: TaskSettings) -> str:
     return "no two validation patients can be compared (who was earlier, or higher?), so they cannot choose an epoch"
 
 
-def _auc(positive: NDArray[np.bool_], scores: Floats) -> float:
-    """By midranks; once an epoch, scikit-learn's checks of its arguments would cost as much as a training step."""
+def auc(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
+    """AUC by midranks, of some positive and some negative.
+
+    Once an epoch, scikit-learn's checks of its arguments would cost as much as a training step.
+    """
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     ranks = rankdata(scores)[positive].sum()
     return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

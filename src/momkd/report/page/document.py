@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML; sections without blocks are left out."""
     shown = [section for section in page.sections if section.blocks]
-    return _template().render(page=page, sections=shown) + "\n"
+    template = environment("momkd.report.page").get_template("document.html.j2")
+    return template.render(page=page, sections=shown) + "\n"
 
 
 def picture(draw: Callable[[Path], object], alt: str, caption: str = "") -> Picture:
@@ -122,11 +123,9 @@ def picture(draw: Callable[[Path], object], alt: str, caption: str = "") -> Pict
 
 
 @cache
-def _template() -> Template:
+def environment(package: str) -> Environment:
+    """The templates of a package: all text is escaped, and a name that is not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("momkd.report.page", "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("document.html.j2")
+    loader = PackageLoader(package, "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
