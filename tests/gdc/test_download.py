@@ -233,7 +233,8 @@ def test_a_server_that_is_down_is_given_up(gdc: FakeGdc, client: Client, tmp_pat
     write_plan(plan, tmp_path)
     gdc.faults["*"] = [503] * 10_000
     report = download(tmp_path, replace(client, retries=0), workers=2)
-    assert 10 <= len(report.problems) <= 12
+    # The other worker may be at a file of its own when the tenth in a row fails.
+    assert 10 <= len(report.problems) <= 11
     assert len(report.problems) + len(report.untried) == len(plan.used())
     assert not report.complete
     gdc.faults.clear()

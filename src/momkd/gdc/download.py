@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import shutil
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -137,21 +138,30 @@ def _fetch_all(
     folder: Path, client: Client, files: Sequence[RemoteFile], workers: int, tell: Watch
 ) -> tuple[list[RemoteFile], list[RemoteFile], list[Problem]]:
     """Return the files that came, those not tried to the end, and a problem for each that failed."""
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="gdc")
-    running = {pool.submit(_one, folder, client, file, tell): file for file in files}
-    finished, in_a_row = False, 0
-    try:
-        for future in as_completed(running):
-            error = future.exception()
+    in_a_row, counting = 0, threading.Lock()
+
+    def judge(future: Future[None]) -> None:
+        # Called by the thread that fetched, before it takes its next file: none is tried after the last failure.
+        nonlocal in_a_row
+        error = None if future.cancelled() else future.exception()
+        with counting:
             in_a_row = 0 if error is None else in_a_row + 1
             if in_a_row == _FAILURES_IN_A_ROW or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
-                break
-        else:
-            finished = True
+                client.stop.set()
+
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="gdc")
+    running: dict[Future[None], RemoteFile] = {}
+    try:
+        for file in files:
+            future = pool.submit(_one, folder, client, file, tell)
+            future.add_done_callback(judge)
+            running[future] = file
+        wait(running)
+    except BaseException:
+        # Ctrl-C: what is being read stops at the next bytes, and stays as it is.
+        client.stop.set()
+        raise
     finally:
-        # Also for Ctrl-C: what is being read stops at the next bytes, and stays as it is.
-        if not finished:
-            client.stop.set()
         pool.shutdown(cancel_futures=True)
     done, untried, problems = [], [], []
     for future, file in running.items():
@@ -168,6 +178,8 @@ def _fetch_all(
 
 
 def _one(folder: Path, client: Client, file: RemoteFile, tell: Watch) -> None:
+    if client.stop.is_set():
+        raise Stopped
     tell(Event("started", file))
     try:
         fetch(client, file, folder / file.path, advance=lambda count: tell(Event("bytes", file, count)))
