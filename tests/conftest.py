@@ -20,6 +20,8 @@ from momkd.slides.writer import write_bag
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytest_plugins = ["tests.students"]
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -50,12 +50,20 @@ class RunError(MomkdError):
     """A run folder is not what the command needs."""
 
 
+class ClusterError(MomkdError):
+    """Tasks cannot be done where they were asked to be."""
+
+
 class StudentError(MomkdError):
     """A student folder cannot be loaded, or does not fit the features it was given."""
 
 
 class ExplainError(MomkdError):
     """A slide cannot be explained: its pixels and features do not belong together, or nothing tells patches apart."""
+
+
+class ServeError(MomkdError):
+    """The service cannot be started as asked, or something sent to it cannot be used."""
 
 
 class CheckpointError(MomkdError):

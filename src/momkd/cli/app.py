@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from momkd.cli import verbs_data, verbs_study
+from momkd.cli import verbs_data, verbs_serve, verbs_study
 from momkd.cli.options import app
 from momkd.cli.verbs_gdc import app as gdc
 from momkd.errors import MomkdError
+from momkd.parallel.stopping import EXIT_CODE, StopRequested
 
 # Importing the verbs is what registers them; help lists them in this order.
-VERBS = (verbs_data, verbs_study)
+VERBS = (verbs_data, verbs_study, verbs_serve)
 app.add_typer(gdc)
 
 _INTERRUPTED = 130
@@ -22,13 +23,15 @@ _UsageError: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kin
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 = done, 1 = a reported problem, 2 = wrong usage, 130 = interrupted."""
+    """Run one command; 0 = done, 1 = a reported problem, 2 = wrong usage, 130 = interrupted, 143 = SIGTERM."""
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except MomkdError as error:
         return _report(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
+    except StopRequested:
+        return _report("SIGTERM: stopped; run the same command again to go on", code=EXIT_CODE)
     except _UsageError as error:
         error.show()
         return int(error.exit_code)

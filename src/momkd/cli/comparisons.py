@@ -8,6 +8,7 @@ from momkd.cli.progress import StudyProgress
 from momkd.cli.render import console, show_table
 from momkd.evaluation.scorers import primary_metric
 from momkd.experiment import Experiment
+from momkd.parallel import Place
 from momkd.report.comparison import draw_forest, draw_roc, paper_table, write_tables
 from momkd.report.names import metric_name
 from momkd.study.compare import USUAL, choose_methods, compare
@@ -15,13 +16,15 @@ from momkd.study.run_folder import RunFolder
 from momkd.training.judge import score_words
 
 
-def do_compare(experiment: Experiment, out: Path, methods: str | None, workers: int | None) -> None:
+def do_compare(
+    experiment: Experiment, out: Path, methods: str | None, workers: int | None, place: Place | None = None
+) -> None:
     """Compare methods with progress bars, write tables and pictures, print the heart of the table."""
     words = USUAL if methods is None else tuple(word.strip() for word in methods.split(",") if word.strip())
     names = choose_methods(words, omics=experiment.omics is not None)
     folds = experiment.cv.folds * experiment.cv.repeats
     with StudyProgress(len(names) * folds, score_words(experiment.task)) as progress:
-        found = compare(experiment, names, out, workers=workers, watch=progress)
+        found = compare(experiment, names, out, workers=workers, place=place, watch=progress)
     task, main = experiment.task, primary_metric(experiment.task)
     caption = (
         f"{task.label}: {metric_name(main)} and other metrics, mean ± sd of {folds} test folds "

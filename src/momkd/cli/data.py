@@ -18,6 +18,7 @@ from momkd.cohort.splits import load_splits
 from momkd.errors import OmicsError
 from momkd.experiment import Experiment, OmicsSettings
 from momkd.omics.genes import GeneReport, gene_report
+from momkd.parallel import Place
 from momkd.slides.importer import ImportReport, add_graphs, import_features
 from momkd.slides.inspection import inspect_file, inspect_sources
 from momkd.slides.mpp import read_slide_mpp
@@ -37,12 +38,21 @@ class _SlideProgress:
         self.bars.update(self._task, completed=done, total=total, description=slide_id)
 
 
-def do_import(source: Path, out: Path, dtype: str, slide_mpp: str | None, k: int | None, table: str | None) -> None:
+def do_import(
+    source: Path, out: Path, dtype: str, slide_mpp: str | None, k: int | None, table: str | None, place: Place
+) -> None:
     """Import feature files; exit code 1 if any could not be."""
     progress = _SlideProgress("importing")
     with progress.bars:
         report = import_features(
-            source, out, dtype=dtype, slide_mpp=read_slide_mpp(slide_mpp), graph_k=k, table=table, progress=progress
+            source,
+            out,
+            dtype=dtype,
+            slide_mpp=read_slide_mpp(slide_mpp),
+            graph_k=k,
+            table=table,
+            place=place,
+            progress=progress,
         )
     _show_report(report, "imported")
 

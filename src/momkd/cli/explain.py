@@ -27,6 +27,7 @@ def do_explain(
     slides: list[Path],
     slide_mpp: str | None,
     device: str,
+    force: bool = False,
 ) -> None:
     """Explain with a bar over slides, say what there is; exit code 1 if any slide failed."""
     screen = Console(stderr=True)
@@ -49,6 +50,7 @@ def do_explain(
             slides=slides,
             slide_mpp=read_slide_mpp(slide_mpp),
             device=device,
+            force=force,
             watch=watch,
         )
     if report.faithfulness is not None:

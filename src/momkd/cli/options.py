@@ -29,7 +29,20 @@ SlideMppOption = Annotated[
         "--slide-mpp", metavar="MPP|CSV", help="µm per level-0 pixel where files lack it; or a CSV: slide_id, mpp."
     ),
 ]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Accept features of another encoder or patch size than in training.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that share the folds (default: from the cores)")]
+OnOption = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        help="Where tasks are done: local, ray (started here), auto or ray://host:port. Needs the extra cluster.",
+    ),
+]
+DevicesOption = Annotated[int, typer.Option(min=1, help="Devices of this machine that share every step of a fit.")]
+NodesOption = Annotated[int, typer.Option(min=1, help="Machines that do; torchrun or srun starts them.")]
+GpusOption = Annotated[float, typer.Option("--gpus-per-task", min=0, help="Of a Ray's GPUs; may be a fraction.")]
 
 
 def load(path: Path, overrides: list[str] | None) -> Any:

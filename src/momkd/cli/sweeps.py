@@ -8,17 +8,18 @@ from momkd.cli.progress import StudyProgress
 from momkd.cli.render import console, show_problems, show_table
 from momkd.errors import Problem
 from momkd.experiment import SweepPlan
+from momkd.parallel import Place
 from momkd.report.sweep import caption, sweep_table, write_sweep
 from momkd.study.sweep import sweep
 from momkd.training.judge import score_words
 
 
-def do_sweep(plan: SweepPlan, out: Path, workers: int | None, *, show_test: bool) -> None:
+def do_sweep(plan: SweepPlan, out: Path, workers: int | None, place: Place | None = None, *, show_test: bool) -> None:
     """Run a sweep with progress bars, write table and picture, print the table; raises what failed at the end."""
     cv, task = plan.points[0].experiment.cv, plan.points[0].experiment.task
     show_problems([Problem("sweep", note, severity="note") for note in plan.notes])
     with StudyProgress(len(plan.points) * cv.folds * cv.repeats, score_words(task)) as progress:
-        found = sweep(plan, out, workers=workers, watch=progress, show_test=show_test)
+        found = sweep(plan, out, workers=workers, place=place, watch=progress, show_test=show_test)
     files = write_sweep(found, out)
     show_table(sweep_table(found), f"{task.label}: {len(plan.points)} points", rows=len(plan.points))
     console().print(caption(found), style="dim", highlight=False)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from momkd.cli.options import ExperimentFile, Overrides, SlideMppOption, app, load
+from momkd.cli.options import ExperimentFile, GpusOption, OnOption, Overrides, SlideMppOption, app, load
+from momkd.parallel import Place
 
 
 @app.command()
@@ -67,6 +68,7 @@ def import_features(
     slide_mpp: SlideMppOption = None,
     table: Annotated[str | None, typer.Option(help="The features of LazySlide stores that hold several.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Also store the k-nearest-neighbour graph.")] = None,
+    on: OnOption = "local",
 ) -> None:
     """Convert feature files to momkd's layout: contiguous float16, provenance, whole files only; resumable.
 
@@ -74,7 +76,7 @@ def import_features(
     """
     from momkd.cli.data import do_import
 
-    do_import(source, out, dtype, slide_mpp, k, table)
+    do_import(source, out, dtype, slide_mpp, k, table, Place(on))
 
 
 @app.command()
@@ -121,6 +123,8 @@ def extract(
     batch_size: Annotated[int, typer.Option(min=1, help="Patches encoded at once.")] = 64,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read patches ahead.")] = None,
     reader: Annotated[str | None, typer.Option(help="wsidata's reader, such as tiffslide (default: by file).")] = None,
+    on: OnOption = "local",
+    gpus_per_task: GpusOption = 0.0,
 ) -> None:
     """Turn slides into features: tissue, patches, an encoder; resumable, and a broken slide stops no other.
 
@@ -148,7 +152,7 @@ def extract(
         batch_size=batch_size,
         workers=workers,
     )
-    do_extract(sources, out, settings)
+    do_extract(sources, out, settings, Place(on, gpus=gpus_per_task))
 
 
 @app.command()

@@ -9,15 +9,21 @@ import typer
 
 from momkd.cli.options import (
     DeviceOption,
+    DevicesOption,
     ExperimentFile,
     FeaturesArgument,
+    ForceOption,
+    GpusOption,
     ModelArgument,
+    NodesOption,
+    OnOption,
     Overrides,
     SlideMppOption,
     Workers,
     app,
     load,
 )
+from momkd.parallel import Place
 
 
 @app.command()
@@ -41,14 +47,21 @@ def crossval(
     out: Annotated[Path, typer.Option(help="The run folder; an unfinished run of the same settings goes on.")],
     overrides: Overrides = None,
     workers: Workers = None,
+    on: OnOption = "local",
+    gpus_per_task: GpusOption = 0.0,
+    devices: DevicesOption = 1,
+    nodes: NodesOption = 1,
 ) -> None:
     """Leak-free cross-validation: the main job.
 
     [bold]momkd crossval E.yaml --out runs/her2 --set cv.repeats=5[/bold]
     """
+    from momkd.cli.launch import launch
     from momkd.cli.runs import do_crossval
 
-    do_crossval(load(file, overrides), out, workers)
+    if launch(devices, nodes):
+        return
+    do_crossval(load(file, overrides), out, workers, Place(on, gpus=gpus_per_task))
 
 
 @app.command()
@@ -60,6 +73,8 @@ def compare(
         typer.Option(help="Comma-separated; the first is what the others are compared with; all = every one."),
     ] = None,
     workers: Workers = None,
+    on: OnOption = "local",
+    gpus_per_task: GpusOption = 0.0,
     overrides: Overrides = None,
 ) -> None:
     """Cross-validate several methods on the same folds: one table with statistics, as CSV, Markdown and LaTeX.
@@ -70,7 +85,7 @@ def compare(
     """
     from momkd.cli.comparisons import do_compare
 
-    do_compare(load(file, overrides), out, methods, workers)
+    do_compare(load(file, overrides), out, methods, workers, Place(on, gpus=gpus_per_task))
 
 
 @app.command()
@@ -82,6 +97,8 @@ def sweep(
         typer.Option(metavar="A.B=C,D,E", help="Vary one setting; repeatable. Without it: the file's section sweep."),
     ] = None,
     workers: Workers = None,
+    on: OnOption = "local",
+    gpus_per_task: GpusOption = 0.0,
     show_test: Annotated[
         bool, typer.Option("--show-test", help="Show test scores too; they are not for choosing.")
     ] = False,
@@ -96,7 +113,8 @@ def sweep(
     from momkd.cli.sweeps import do_sweep
     from momkd.experiment import load_sweep
 
-    do_sweep(load_sweep(file, grid or [], overrides or []), out, workers, show_test=show_test)
+    plan = load_sweep(file, grid or [], overrides or [])
+    do_sweep(plan, out, workers, Place(on, gpus=gpus_per_task), show_test=show_test)
 
 
 @app.command()
@@ -104,13 +122,18 @@ def fit(
     file: ExperimentFile,
     out: Annotated[Path, typer.Option(help="The run folder; an unfinished run of the same settings goes on.")],
     overrides: Overrides = None,
+    devices: DevicesOption = 1,
+    nodes: NodesOption = 1,
 ) -> None:
     """Train the model to deploy on all patients; a validation share chooses epoch and threshold, nothing is tested.
 
     [bold]momkd fit E.yaml --out runs/her2-final[/bold]
     """
+    from momkd.cli.launch import launch
     from momkd.cli.runs import do_fit
 
+    if launch(devices, nodes):
+        return
     do_fit(load(file, overrides), out)
 
 
@@ -126,6 +149,7 @@ def evaluate(
     allow_other_label: Annotated[
         bool, typer.Option("--allow-other-label", help="Accept that task.label is called otherwise than in the run.")
     ] = False,
+    force: ForceOption = False,
 ) -> None:
     """Judge a run on an external cohort, from histology alone; refuses another task and patients that the run has seen.
 
@@ -134,7 +158,9 @@ def evaluate(
     from momkd.cli.runs import do_evaluate
 
     experiment = load(file, overrides)
-    do_evaluate(run_folder, experiment, out, allow_overlap=allow_overlap, allow_other_label=allow_other_label)
+    do_evaluate(
+        run_folder, experiment, out, allow_overlap=allow_overlap, allow_other_label=allow_other_label, force=force
+    )
 
 
 @app.command()
@@ -147,6 +173,9 @@ def predict(
     ] = None,
     slide_mpp: SlideMppOption = None,
     device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    on: OnOption = "local",
+    gpus_per_task: GpusOption = 0.0,
 ) -> None:
     """Score slides from histology alone.
 
@@ -154,7 +183,7 @@ def predict(
     """
     from momkd.cli.runs import do_predict
 
-    do_predict(model, sources, out, table, slide_mpp, device)
+    do_predict(model, sources, out, table, slide_mpp, device, force=force, place=Place(on, gpus=gpus_per_task))
 
 
 @app.command()
@@ -176,6 +205,7 @@ def explain(
     ] = None,
     slide_mpp: SlideMppOption = None,
     device: DeviceOption = "cpu",
+    force: ForceOption = False,
 ) -> None:
     """Say why: maps over the slide, patches to look at, a table, objects for QuPath.
 
@@ -187,7 +217,7 @@ def explain(
     from momkd.explain.run import ExplainSettings
 
     settings = ExplainSettings(patch_size_level0, top, member, faithfulness)
-    do_explain(model, sources, out, settings, slides=slides or [], slide_mpp=slide_mpp, device=device)
+    do_explain(model, sources, out, settings, slides=slides or [], slide_mpp=slide_mpp, device=device, force=force)
 
 
 @app.command()
@@ -219,6 +249,28 @@ def report(
     from momkd.report.page import write_report
 
     typer.echo(f"{write_report(folder, out)}: open it in a browser")
+
+
+@app.command()
+def reproduce(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where it is done again (default: RUN.again); an unfinished one goes on.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest difference of a prediction that counts as equal.")
+    ] = 1e-3,
+    workers: Workers = None,
+    on: OnOption = "local",
+    gpus_per_task: GpusOption = 0.0,
+) -> None:
+    """Do a run again from what it says of itself, and compare: the same bytes, equal, or different (exit code 1).
+
+    [bold]momkd reproduce runs/her2[/bold]
+    """
+    from momkd.cli.runs import do_reproduce
+
+    do_reproduce(run, out or run.with_name(f"{run.name}.again"), tolerance, workers, Place(on, gpus=gpus_per_task))
 
 
 @app.command()

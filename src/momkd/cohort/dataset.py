@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -83,6 +85,15 @@ class CohortData:
     def n_patches(self, slide_id: str) -> int:
         """P of a slide, from its header."""
         return self._headers[slide_id].n_patches
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what the feature files are by their headers and sizes; their values are not read."""
+        lines = []
+        for slide_id, info in sorted(self._headers.items()):
+            path = Path(self._paths[slide_id])
+            size = path.stat().st_size if path.is_file() else 0
+            lines.append(f"{slide_id} {info.n_patches} {info.width} {info.dtype} {size}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def bag(self, slide_id: str) -> Bag:
         """Return the validated bag of a slide. Raises FeatureFileError."""

@@ -18,7 +18,7 @@ from momkd.report.figures import save
 FloatArray = npt.NDArray[np.floating]
 Image = npt.NDArray[np.uint8]
 Look = Literal["signed", "positive"]
-_COLOURS: dict[Look, str] = {"signed": "RdBu_r", "positive": "viridis"}
+COLOURS: dict[Look, str] = {"signed": "RdBu_r", "positive": "viridis"}
 # The strongest hundredth shares the last colour, or one patch would leave the rest pale.
 _STRONGEST = 99.0
 OPACITY = 0.6
@@ -47,7 +47,7 @@ def scale_of(values: FloatArray, look: Look) -> Scale:
 
 def coloured(painted: FloatArray, scale: Scale) -> Image:
     """A painted map (h, w) → (h, w, 4), transparent where there is no patch."""
-    colours = matplotlib.colormaps[_COLOURS[scale.look]]
+    colours = matplotlib.colormaps[COLOURS[scale.look]]
     share = (np.nan_to_num(painted) - scale.low) / (scale.high - scale.low)
     image = np.asarray(colours(share.clip(0, 1), bytes=True), dtype=np.uint8)
     image[..., 3] = np.where(np.isnan(painted), 0, 255)
@@ -72,7 +72,7 @@ def draw_heatmap(canvas: Canvas, over: Image, scale: Scale, target: Path, *, tit
     axes.imshow(over, interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(title, fontsize=10)
-    colours = matplotlib.cm.ScalarMappable(Normalize(scale.low, scale.high), _COLOURS[scale.look])
+    colours = matplotlib.cm.ScalarMappable(Normalize(scale.low, scale.high), COLOURS[scale.look])
     bar = figure.colorbar(colours, ax=axes, shrink=0.7, extend="both" if scale.look == "signed" else "max")
     bar.set_label(meaning, fontsize=9)
     bar.ax.tick_params(labelsize=8)

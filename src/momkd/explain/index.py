@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from momkd.report.page.document import environment
+from momkd.templates import environment
 
 # Genes are named at this false discovery rate.
 _FDR = 0.05

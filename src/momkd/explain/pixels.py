@@ -22,21 +22,31 @@ Image = npt.NDArray[np.uint8]
 
 
 class SlidePixels:
-    """An open slide: ``canvas``, and ``patch`` for what lies under one."""
+    """An open slide: ``canvas``, a small picture of all of it; ``width`` and ``height`` in level-0 pixels."""
 
     def __init__(self, reader: Any, canvas: Canvas) -> None:
         self._reader, self.canvas = reader, canvas
         self._downsamples = [float(value) for value in reader.properties.level_downsample]
+        self.height, self.width = (int(side) for side in reader.properties.level_shape[0])
+
+    def region(self, x: int, y: int, size: tuple[float, float], pixels: tuple[int, int]) -> Image:
+        """What lies at level-0 corner (x, y), ``size`` level-0 pixels (width, height), as (rows, columns, 3).
+
+        ``pixels`` are (columns, rows).
+        """
+        from PIL import Image as Pillow
+
+        # Pyramids divide by 3.9997, so a hair of slack.
+        shrink = max(1.01 * size[0] / pixels[0], 1.0)
+        fit = [i for i, value in enumerate(self._downsamples) if value <= shrink]
+        level = max(fit, key=lambda i: self._downsamples[i])
+        columns, rows = (max(1, round(side / self._downsamples[level])) for side in size)
+        read = np.asarray(self._reader.get_region(int(x), int(y), columns, rows, level=level))[..., :3]
+        return np.asarray(Pillow.fromarray(read).resize(pixels, Pillow.Resampling.LANCZOS))
 
     def patch(self, x: int, y: int, side: float, pixels: int) -> Image:
         """The square at level-0 corner (x, y) with ``side`` level-0 pixels, as (pixels, pixels, 3)."""
-        from PIL import Image as Pillow
-
-        fit = [i for i, value in enumerate(self._downsamples) if value <= max(side / pixels, 1.0)]
-        level = max(fit, key=lambda i: self._downsamples[i])
-        count = max(1, round(side / self._downsamples[level]))
-        region = np.asarray(self._reader.get_region(int(x), int(y), count, count, level=level))[..., :3]
-        return np.asarray(Pillow.fromarray(region).resize((pixels, pixels), Pillow.Resampling.LANCZOS))
+        return self.region(x, y, (side, side), (pixels, pixels))
 
 
 @contextmanager
@@ -45,23 +55,29 @@ def open_pixels(slide: Slide, bag: Bag) -> Iterator[SlidePixels]:
 
     Raises ExtractError where it cannot be opened, ExplainError where its patches do not lie on it.
     """
+    with open_whole(slide, bag.mpp) as pixels:
+        _check_place(slide, pixels, bag)
+        yield pixels
+
+
+@contextmanager
+def open_whole(slide: Slide, slide_mpp: float | None) -> Iterator[SlidePixels]:
+    """Open a slide; ``slide_mpp`` where it does not say its µm per level-0 pixel. Raises ExtractError."""
     require_extra()
-    with open_slide(slide, ExtractSettings(slide_mpp=bag.mpp)) as (opened, _):
+    with open_slide(slide, ExtractSettings(slide_mpp=slide_mpp)) as (opened, _):
         mpp = float(opened.properties.mpp)
-        _check_place(slide, opened.properties, bag)
         overview = make_overview(opened.reader, mpp)
         canvas = Canvas(np.asarray(overview.image), overview.x, overview.y, overview.scale, mpp)
         yield SlidePixels(opened.reader, canvas)
 
 
-def _check_place(slide: Slide, properties: Any, bag: Bag) -> None:
+def _check_place(slide: Slide, pixels: SlidePixels, bag: Bag) -> None:
     if bag.coords is None:
         return
-    height, width = (int(side) for side in properties.level_shape[0])
     x, y = (int(value) for value in bag.coords.max(0))
-    if x >= width or y >= height or int(bag.coords.min()) < 0:
+    if x >= pixels.width or y >= pixels.height or int(bag.coords.min()) < 0:
         raise ExplainError(
-            f"{slide.path}: the slide has {width} × {height} level-0 pixels, and {bag.source} has a patch at "
-            f"({x}, {y}): the features are of another slide, or their coordinates are not of level 0; give the "
-            "slide that they were extracted from"
+            f"{slide.path}: the slide has {pixels.width} × {pixels.height} level-0 pixels, and {bag.source} has "
+            f"a patch at ({x}, {y}): the features are of another slide, or their coordinates are not of level 0; give "
+            "the slide that they were extracted from"
         )

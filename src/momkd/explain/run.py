@@ -19,6 +19,7 @@ from momkd.explain.faithful import SHARES, area, curves, highest_first, paired_p
 from momkd.explain.index import write_index
 from momkd.explain.pictures import draw_faithfulness
 from momkd.explain.slide import write_slide
+from momkd.explain.told import told
 from momkd.extract.sources import Slide, find_slides
 from momkd.files import atomic_path, read_json, remove_leftovers, sha256_file, write_json, write_text
 from momkd.slides.bag import Bag
@@ -78,16 +79,18 @@ def explain_slides(
     slides: Sequence[Path] = (),
     slide_mpp: SlideMpp = None,
     device: str = "cpu",
+    force: bool = False,
     watch: Callable[[Event], None] | None = None,
 ) -> ExplainReport:
     """Explain feature files, or all those of folders, by a run, a fold or a student, into ``out``/<slide_id>/.
 
-    ``slides``: files, folders or tables of the slides that the features were cut from, matched by id; without them
-    maps are drawn on white paper. Run again, it makes only what is not there or has changed. A slide that fails is
-    reported and the others go on. Raises StudentError and FeatureFileError where no slide can be explained.
+    ``slides``: files, folders or tables of the slides that the features were cut from, matched by id; without them maps
+    are drawn on white paper. Run again, it makes only what is not there or has changed. A slide that fails is reported
+    and the others go on. ``force``: explain features of another encoder or patch size too. Raises StudentError and
+    FeatureFileError where no slide can be explained.
     """
     settings = settings or ExplainSettings()
-    ensemble, files = load_model(model, device), feature_files(sources)
+    ensemble, files = load_model(model, device, force=force), feature_files(sources)
     known = {slide.slide_id: slide for slide in find_slides(list(slides))} if slides else {}
     if known and not set(known) & set(files):
         raise ExplainError(
@@ -156,21 +159,8 @@ class _Job:
         if settings.faithfulness and bag.n_patches > 1:
             write_csv(folder / FAITHFULNESS, self._faithfulness(bag, reasons))
             files.append(FAITHFULNESS)
-        values, card = reasons.prediction.values, student.card
-        told = {
-            "made_of": identity,
-            "slide_id": bag.slide_id,
-            "patches": bag.n_patches,
-            "model": str(self.model),
-            "label": card.label,
-            "prediction": dict(zip(card.classes or (card.label,), map(float, values), strict=True)),
-            "threshold": ensemble.threshold if card.task.binary else None,
-            "networks": sum(len(one.members) for one in ensemble.students),
-            "intended_use": student.card.intended_use,
-            "notes": notes,
-            "files": files,
-        }
-        write_json(folder / EXPLANATION, told)
+        origin = {"made_of": identity, "model": str(self.model)}
+        write_json(folder / EXPLANATION, {**origin, **told(bag, reasons, ensemble, files, notes)})
         return notes
 
     def _faithfulness(self, bag: Bag, reasons: SlideReasons) -> pd.DataFrame:
@@ -207,9 +197,9 @@ class _Job:
             with atomic_path(report.out / FAITHFULNESS) as temporary:
                 report.faithfulness.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
             draw_faithfulness(curves_of_all, report.out / "faithfulness.png")
-        told = [read_json(path) for slide_id in slide_ids if (path := report.out / slide_id / EXPLANATION).is_file()]
-        if told:
-            write_text(report.out / "index.html", write_index(told, report.failed, report.faithfulness))
+        found = [read_json(path) for slide_id in slide_ids if (path := report.out / slide_id / EXPLANATION).is_file()]
+        if found:
+            write_text(report.out / "index.html", write_index(found, report.failed, report.faithfulness))
 
 
 def summarise_faithfulness(found: pd.DataFrame) -> pd.DataFrame:
@@ -267,8 +257,8 @@ def _clear(folder: Path) -> None:
 
 def _made_of(folder: Path) -> str | None:
     try:
-        told = read_json(folder / EXPLANATION)
+        found = read_json(folder / EXPLANATION)
     except (OSError, ValueError):
         return None
-    whole = isinstance(told, dict) and all((folder / name).is_file() for name in told.get("files", []))
-    return str(told.get("made_of")) if whole else None
+    whole = isinstance(found, dict) and all((folder / name).is_file() for name in found.get("files", []))
+    return str(found.get("made_of")) if whole else None

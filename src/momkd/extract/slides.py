@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from momkd.extract.summary import summary_text
 from momkd.extract.tiling import Tiling, named, open_slide, tile
 from momkd.files import remove_leftovers, sha256_file, write_text
 from momkd.locks import claim
+from momkd.parallel import Place, chunks, run_tasks
 from momkd.slides.bag import Bag
 from momkd.slides.writer import SourceNote, with_graph, write_bag
 
@@ -42,6 +44,8 @@ class Event:
 
 
 Watch = Callable[[Event], None]
+# Into so many tasks the slides are divided for a cluster: each loads the encoder once.
+_SHARDS = 256
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,40 @@ def extract_slides(
     *,
     watch: Watch | None = None,
     ask_token: AskToken | None = None,
+    place: Place | None = None,
 ) -> ExtractReport:
     """Write one feature file of momkd's layout in ``out`` for every slide of files, folders and tables.
 
     Run again, it leaves alone what is whole and was made of the same slide with the same settings, and makes the rest;
     after a kill at any point the folder becomes what it would have been without. Several processes may run the same
     command: each takes slides that no other works on. A slide that cannot be read is reported and the others go on.
-    Raises ExtractError where no slide can be (wrong options, encoder, another extraction's folder).
+    ``place``: where slides are extracted (default: this process). Raises ExtractError where no slide can be (wrong
+    options, encoder, another extraction's folder).
     """
     require_extra()
-    settings = settings or ExtractSettings()
-    folder = ExtractFolder(Path(out))
-    slides = find_slides([Path(source) for source in sources], out=folder.path)
+    settings, out = settings or ExtractSettings(), Path(out)
+    slides = find_slides([Path(source) for source in sources], out=out)
+    job = _make_job(out, settings, watch or _nobody, ask_token)
+    job.begin(slides)
+    if place is None or not place.ray:
+        job.run(slides)
+    else:
+        make = partial(_make_job, out, settings, _nobody, None)
+        run_tasks(chunks(slides, _SHARDS), make, _extract_some, place=place, workers=1, watch=job.take)
+    job.summarise(slides)
+    return job.report()
+
+
+def _make_job(out: Path, settings: ExtractSettings, watch: Watch, ask_token: AskToken | None) -> _Job:
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     encoder = load_encoder(settings.encoder, settings.checkpoint, device=device, ask_token=ask_token)
-    job = _Job(folder, settings, encoder, device, precision, watch or _nobody)
-    return job.run(slides)
+    return _Job(ExtractFolder(out), settings, encoder, device, precision, watch)
+
+
+def _extract_some(job: _Job, slides: Sequence[Slide], tell: Callable[[Any], None]) -> None:
+    job.watch = tell
+    job.run(slides)
 
 
 def _nobody(event: Event) -> None:
@@ -105,19 +126,33 @@ class _Job:
         self.failed: dict[str, str] = {}
         self.held: dict[str, str] = {}
 
-    def run(self, slides: Sequence[Slide]) -> ExtractReport:
-        self._begin(slides)
+    def run(self, slides: Sequence[Slide]) -> None:
+        """Take every slide that no other process works on."""
         for slide in slides:
             with claim(self.folder.lock(slide.slide_id)) as holder:
                 if holder is None:
                     self._one(slide)
                 else:
-                    self.held[slide.slide_id] = holder
                     self._tell("held", slide, note=holder)
-        self._summarise(slides)
-        return ExtractReport(self.folder.path, tuple(self.made), tuple(self.unchanged), self.failed, self.held)
 
-    def _begin(self, slides: Sequence[Slide]) -> None:
+    def report(self) -> ExtractReport:
+        """What became of every slide."""
+        made, unchanged = tuple(sorted(self.made)), tuple(sorted(self.unchanged))
+        return ExtractReport(self.folder.path, made, unchanged, self.failed, self.held)
+
+    def take(self, event: Event) -> None:
+        """Note what happened to a slide, here or in another process, and pass it on."""
+        if event.kind == "done":
+            self.made.append(event.slide_id)
+        elif event.kind == "unchanged":
+            self.unchanged.append(event.slide_id)
+        elif event.kind == "failed":
+            self.failed[event.slide_id] = event.note
+        elif event.kind == "held":
+            self.held[event.slide_id] = event.note
+        self.watch(event)
+
+    def begin(self, slides: Sequence[Slide]) -> None:
         with claim(self.folder.path / STATES / ".folder.lock", wait=True):
             self.folder.prepare(self.identity)
             for slide in slides:
@@ -134,7 +169,6 @@ class _Job:
             self._failed(slide, f"cannot be read: {error.strerror or error}")
             return
         if current:
-            self.unchanged.append(slide.slide_id)
             self._tell("unchanged", slide)
             return
         self._tell("started", slide, note=why)
@@ -146,11 +180,9 @@ class _Job:
             self._failed(slide, str(error).removeprefix(f"{named(slide)}: "))
             return
         self.folder.write(state)
-        self.made.append(slide.slide_id)
         self._tell("done", slide, state.patches, state.patches)
 
     def _failed(self, slide: Slide, reason: str) -> None:
-        self.failed[slide.slide_id] = reason
         self.folder.write(SlideState(slide.slide_id, str(slide.path), "failed", reason))
         self._tell("failed", slide, note=reason)
 
@@ -210,7 +242,7 @@ class _Job:
         finally:
             batches.close()
 
-    def _summarise(self, slides: Sequence[Slide]) -> None:
+    def summarise(self, slides: Sequence[Slide]) -> None:
         states = [self.folder.read(slide.slide_id) for slide in slides]
         known = [state for state in states if state is not None]
         with claim(self.folder.path / STATES / ".folder.lock", wait=True):
@@ -219,4 +251,4 @@ class _Job:
             write_text(self.folder.path / SUMMARY, summary_text(self.identity, known))
 
     def _tell(self, kind: Any, slide: Slide, done: int = 0, total: int = 0, note: str = "") -> None:
-        self.watch(Event(kind, slide.slide_id, done, total, note))
+        self.take(Event(kind, slide.slide_id, done, total, note))

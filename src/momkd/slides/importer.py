@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from momkd.errors import FeatureFileError, Problem, summarise
+from momkd.parallel import Place, chunks, run_tasks
 from momkd.slides.bag import Bag
 from momkd.slides.folders import choose_file, feature_folder, list_features
 from momkd.slides.mpp import SlideMpp, mpp_of
@@ -20,6 +22,8 @@ from momkd.slides.writer import SourceNote, precision_note, read_notes, with_gra
 
 Progress = Callable[[int, int, str], None]
 """Called after every slide with (done, total, slide id)."""
+# Into so many tasks the files are divided for a cluster.
+_SHARDS = 256
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,15 @@ def import_features(
     slide_mpp: SlideMpp = None,
     graph_k: int | None = None,
     table: str | None = None,
+    place: Place | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Write momkd's own ``<slide>.h5`` in ``out`` for one feature file, or every one of a folder, in any known layout.
 
     ``source``: a file, a folder of files, or a tool's root folder with one folder of features below it. ``dtype``
     float16 or float32; ``slide_mpp`` µm per level-0 pixel where the files lack it; ``graph_k``: also store
-    edge_index_k<k>; ``table``: the features of LazySlide stores that hold several.
+    edge_index_k<k>; ``table``: the features of LazySlide stores that hold several; ``place``: where files are imported
+    (default: this process).
 
     Resumes by validation: a target is left alone if it opens, has the contents that its digest promises, and was made
     from a source of the same SHA-256 with the same settings; otherwise it is written again, and a note says why. A
@@ -67,27 +73,75 @@ def import_features(
     if any(path.parent.resolve() == out.resolve() for path in files):
         raise defect(out, "the folder of the source files", "another folder for --out")
     problems += _leftovers(out)
-    settings = {"dtype": dtype, "graph_k": graph_k, **({} if table is None else {"table": table})}
-    written: list[str] = []
-    unchanged: list[str] = []
-    blurred: list[Problem] = []
-    for done, path in enumerate(files, 1):
-        target = out / f"{path.stem}.h5"
-        try:
-            note = _source_note(path, {**settings, "slide_mpp": mpp_of(slide_mpp, path.stem)})
-            state = _state(target, note)
-            if state == "current":
-                unchanged.append(path.stem)
-            else:
-                bag = read_bag(path, slide_mpp=slide_mpp, table=table)
-                blurred += _write_one(bag, target, note, dtype, graph_k)
-                written.append(path.stem)
-                problems += _replaced(target, state)
-        except FeatureFileError as error:
-            problems.append(problem_of(error))
+    job = _Job(out, dtype, slide_mpp, graph_k, table)
+    found: list[_Imported] = []
+
+    def take(one: _Imported) -> None:
+        found.append(one)
         if progress is not None:
-            progress(done, len(files), path.stem)
-    return ImportReport(out, tuple(written), tuple(unchanged), (*problems, *_combined(blurred)))
+            progress(len(found), len(files), one.slide_id)
+
+    if place is None or not place.ray:
+        _import_some(job, files, take)
+    else:
+        run_tasks(chunks(files, _SHARDS), partial(_itself, job), _import_some, place=place, workers=1, watch=take)
+    found.sort(key=lambda one: one.slide_id)
+    problems += [problem for one in found for problem in one.problems]
+    return ImportReport(
+        out,
+        tuple(one.slide_id for one in found if one.state == "written"),
+        tuple(one.slide_id for one in found if one.state == "unchanged"),
+        (*problems, *_combined([note for one in found for note in one.blurred])),
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every file is imported with."""
+
+    out: Path
+    dtype: str
+    slide_mpp: SlideMpp
+    graph_k: int | None
+    table: str | None
+
+    @property
+    def settings(self) -> dict[str, str | int | float | None]:
+        named = {} if self.table is None else {"table": self.table}
+        return {"dtype": self.dtype, "graph_k": self.graph_k, **named}
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """What became of one file; ``blurred``: notes on precision, which are joined for a cohort."""
+
+    slide_id: str
+    state: Literal["written", "unchanged", "failed"]
+    problems: tuple[Problem, ...] = ()
+    blurred: tuple[Problem, ...] = ()
+
+
+def _import_some(job: _Job, files: Sequence[Path], tell: Callable[[Any], None]) -> None:
+    for path in files:
+        try:
+            tell(_import_one(job, path))
+        except FeatureFileError as error:
+            tell(_Imported(path.stem, "failed", (problem_of(error),)))
+
+
+def _import_one(job: _Job, path: Path) -> _Imported:
+    target = job.out / f"{path.stem}.h5"
+    note = _source_note(path, {**job.settings, "slide_mpp": mpp_of(job.slide_mpp, path.stem)})
+    state = _state(target, note)
+    if state == "current":
+        return _Imported(path.stem, "unchanged")
+    bag = read_bag(path, slide_mpp=job.slide_mpp, table=job.table)
+    blurred = _write_one(bag, target, note, job.dtype, job.graph_k)
+    return _Imported(path.stem, "written", tuple(_replaced(target, state)), tuple(blurred))
+
+
+def _itself(job: _Job) -> _Job:
+    return job
 
 
 def add_graphs(folder: Path, k: int, *, progress: Progress | None = None) -> ImportReport:

@@ -61,8 +61,8 @@ def save_student(predictor: StudentPredictor, folder: Path) -> None:
     )
 
 
-def load_student(folder: Path | str, device: str | torch.device = "cpu") -> StudentPredictor:
-    """Load a student folder.
+def load_student(folder: Path | str, device: str | torch.device = "cpu", *, force: bool = False) -> StudentPredictor:
+    """Load a student folder; ``force``: to score features of another encoder or patch size as well.
 
     Raises StudentError when a file is missing or damaged, of a newer format, or does not hold what its card says.
     """
@@ -86,7 +86,7 @@ def load_student(folder: Path | str, device: str | torch.device = "cpu") -> Stud
             f"{tensors_path}: its SHA-256 is {digest}, {card_path.name} says {raw.get('sha256')}; "
             "the file was damaged or exchanged, copy the student folder again"
         )
-    return _build(card, tensors_path, torch.device(device))
+    return _build(card, tensors_path, torch.device(device), force=force)
 
 
 def _read_card(raw: dict[str, Any]) -> StudentCard:
@@ -112,7 +112,7 @@ def _kind(value: object) -> Kind:
     return cast("Kind", value)
 
 
-def _build(card: StudentCard, tensors_path: Path, device: torch.device) -> StudentPredictor:
+def _build(card: StudentCard, tensors_path: Path, device: torch.device, *, force: bool) -> StudentPredictor:
     try:
         tensors = load_tensors(tensors_path.read_bytes())
         normalizer = load_normalizer(card.normalize, {k: v.numpy() for k, v in _under(tensors, "normalizer.").items()})
@@ -124,7 +124,7 @@ def _build(card: StudentCard, tensors_path: Path, device: torch.device) -> Stude
             member.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise StudentError(f"{tensors_path}: does not hold the network of its card: {error}") from error
-    return StudentPredictor([member.to(device) for member in members], normalizer, card)
+    return StudentPredictor([member.to(device) for member in members], normalizer, card, force=force)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -29,12 +29,46 @@ FloatArray = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class FeatureGeometry:
-    """The features that a student was trained on: width D, encoder name, patch size in level-0 px, µm per px."""
+    """The features that a student was trained on; None where the training slides did not say, or did not agree.
+
+    ``width`` D, ``encoder`` its name, ``patch_size_level0`` the side of a patch in level-0 pixels, ``mpp`` µm per
+    level-0 pixel, ``patch_um`` the side of a patch in µm, on which scanners of 20× and 40× can agree.
+    """
 
     width: int
     encoder: str | None = None
     patch_size_level0: float | None = None
     mpp: float | None = None
+    patch_um: float | None = None
+
+    def words(self) -> str:
+        """What the features are, in words."""
+        parts = [f"features of {self.encoder or 'an unnamed encoder'}"]
+        if self.patch_um:
+            parts.append(f"patches of {self.patch_um:.4g} µm")
+        elif self.patch_size_level0:
+            parts.append(f"patches of {self.patch_size_level0:g} level-0 px")
+        parts += [f"{self.mpp:g} µm per level-0 px"] if self.mpp else []
+        return ", ".join(parts)
+
+
+# Scanners of one magnification differ by some percent in µm per pixel; the next magnification by a factor of two.
+_SAME_SIZE = 0.15
+
+
+def patch_um_of(bag: Bag) -> float | None:
+    """The side of a bag's patches in µm, where the file says enough."""
+    return None if bag.patch_size_level0 is None or bag.mpp is None else bag.patch_size_level0 * bag.mpp
+
+
+def agreed_patch_um(bags: Sequence[Bag]) -> float | None:
+    """The median side in µm of the patches of slides that agree on it; None where any does not say."""
+    sizes = [patch_um_of(bag) for bag in bags]
+    known = [size for size in sizes if size is not None]
+    if not known or len(known) < len(sizes):
+        return None
+    middle = float(np.median(known))
+    return middle if all(abs(size / middle - 1) <= _SAME_SIZE for size in known) else None
 
 
 @dataclass(frozen=True)
@@ -74,13 +108,9 @@ class StudentCard:
     @property
     def intended_use(self) -> str:
         """What a student is for, in words a person can be held to."""
-        known = self.features
-        parts = [f"features of {known.encoder or 'an unnamed encoder'}"]
-        parts += [f"patches of {known.patch_size_level0:g} level-0 px"] if known.patch_size_level0 else []
-        parts += [f"{known.mpp:g} µm per level-0 px"] if known.mpp else []
         return (
-            f"Research use: {self.label} of patients like those who taught it, from {', '.join(parts)}. Not a medical "
-            "device; judge it on patients of your own before you rely on it."
+            f"Research use: {self.label} of patients like those who taught it, from {self.features.words()}. Not a "
+            "medical device; judge it on patients of your own before you rely on it."
         )
 
     def network(self) -> SlideModel:
@@ -93,13 +123,16 @@ class SlidePrediction:
     """What a student says of one slide.
 
     ``values``: class probabilities (classes,), or one number, the value or the risk; per patch ``attention`` and
-    ``evidence`` (P,), None where the method has none.
+    ``evidence`` (P,), None where the method has none. ``low`` and ``high``, shaped like ``values``: the lowest and
+    highest vote of the networks whose mean it is; how far they disagree, not a confidence interval.
     """
 
     slide_id: str
     values: FloatArray
     attention: FloatArray | None = None
     evidence: FloatArray | None = None
+    low: FloatArray | None = None
+    high: FloatArray | None = None
 
 
 def graph_of(bag: Bag, k: int) -> Graph:
@@ -114,9 +147,15 @@ def shared_rule(students: Sequence[StudentPredictor]) -> int | None:
 
 
 class StudentPredictor:
-    """Scores bags from histology alone, on one device, in eval mode: the mean of what its member networks say."""
+    """Scores bags from histology alone, on one device, in eval mode: the mean of what its member networks say.
 
-    def __init__(self, members: Sequence[SlideModel], normalizer: Normalizer, card: StudentCard) -> None:
+    ``force``: also score features of another encoder or patch size than those it was trained on.
+    """
+
+    def __init__(
+        self, members: Sequence[SlideModel], normalizer: Normalizer, card: StudentCard, *, force: bool = False
+    ) -> None:
+        self.force = force
         self.members = [member.eval().requires_grad_(False) for member in members]
         self.normalizer = normalizer
         self.card = card
@@ -129,7 +168,7 @@ class StudentPredictor:
     def prepare(self, bag: Bag, graph: Graph | None = None) -> PackedBags:
         """Normalise a bag and give it its graph; students of one graph rule may share the ``graph`` of ``graph_of``.
 
-        Raises StudentError when the bag has another width or comes from another encoder.
+        Raises StudentError as ``check`` does.
         """
         self.check(bag)
         features = torch.from_numpy(self.normalizer.transform(bag.features))
@@ -138,7 +177,7 @@ class StudentPredictor:
         )
 
     def check(self, bag: Bag) -> None:
-        """Refuse features that this student was not trained on."""
+        """Raise StudentError for features of another width and, unless forced, another encoder or patch size."""
         expected = self.card.features
         if bag.width != expected.width:
             raise StudentError(
@@ -146,10 +185,28 @@ class StudentPredictor:
                 f"width {expected.width}; extract them with the same encoder"
                 + (f" ({expected.encoder})" if expected.encoder else "")
             )
+        if self.force:
+            return
         if expected.encoder and bag.encoder and bag.encoder.casefold() != expected.encoder.casefold():
             raise StudentError(
                 f"{bag.source}: slide {bag.slide_id} has features of encoder {bag.encoder!r}, this student was "
-                f"trained on {expected.encoder!r}; extract them with that encoder"
+                f"trained on {expected.encoder!r}; extract them with that encoder, or force it (--force)"
+            )
+        self._check_patch_size(bag)
+
+    def _check_patch_size(self, bag: Bag) -> None:
+        expected, um, pixels = self.card.features, patch_um_of(bag), bag.patch_size_level0
+        if expected.patch_um is not None and um is not None:
+            found, wanted, unit = um, expected.patch_um, "µm"
+        elif expected.patch_size_level0 is not None and pixels is not None and (um is None or expected.mpp is None):
+            found, wanted, unit = pixels, expected.patch_size_level0, "level-0 px"
+        else:
+            return
+        if abs(found / wanted - 1) > _SAME_SIZE:
+            hint = "" if unit == "µm" else "; where µm per level-0 pixel is known (--slide-mpp), µm are compared"
+            raise StudentError(
+                f"{bag.source}: slide {bag.slide_id} has patches of {found:.4g} {unit}, this student was trained on "
+                f"patches of {wanted:.4g} {unit}; extract them with that size, or force it (--force){hint}"
             )
 
     def predict(self, bag: Bag, graph: Graph | None = None) -> SlidePrediction:
@@ -161,11 +218,14 @@ class StudentPredictor:
         with torch.inference_mode(), use_threads(threads_for(len(bags.features))):
             outputs = [member(bags) for member in self.members]
             votes = [member.outcome.predict(out.scores)[0] for member, out in zip(self.members, outputs, strict=True)]
+        every = torch.stack(votes)
         return SlidePrediction(
             slide_id,
             _mean(votes),
             _mean_where_known([out.attention for out in outputs]),
             _mean_where_known([out.evidence for out in outputs]),
+            every.amin(0).cpu().numpy(),
+            every.amax(0).cpu().numpy(),
         )
 
     def digest(self) -> str:
@@ -181,7 +241,7 @@ class StudentPredictor:
     def member(self, number: int) -> StudentPredictor:
         """One member alone."""
         card = dataclasses.replace(self.card, members=1)
-        return StudentPredictor([self.members[number]], self.normalizer, card)
+        return StudentPredictor([self.members[number]], self.normalizer, card, force=self.force)
 
 
 def _mean(votes: Sequence[torch.Tensor]) -> FloatArray:

@@ -83,7 +83,7 @@ def explain(predictors: Sequence[StudentPredictor], bag: Bag, *, member: int = 0
         )
     mean = np.mean(influence, axis=0) if influence else np.empty((bag.n_patches, 0))
     return SlideReasons(
-        SlidePrediction(bag.slide_id, np.mean(votes, axis=0)),
+        SlidePrediction(bag.slide_id, np.mean(votes, axis=0), low=np.min(votes, axis=0), high=np.max(votes, axis=0)),
         {name: mean[:, i] for i, name in enumerate(columns_of(first))} if influence else {},
         np.mean(attention, axis=0) if attention else None,
         np.mean(evidence, axis=0) if evidence else None,

@@ -20,6 +20,7 @@ from momkd.evaluation.scorers import primary_metric
 from momkd.experiment import Experiment
 from momkd.files import read_json, write_json
 from momkd.models.registry import METHODS
+from momkd.parallel import Place
 from momkd.study.events import Watcher, ignore
 from momkd.study.many import NamedExperiment, try_many
 from momkd.study.run_folder import RunFolder, write_csv
@@ -87,16 +88,17 @@ def compare(
     out: Path,
     *,
     workers: int | None = None,
+    place: Place | None = None,
     watch: Watcher = ignore,
 ) -> Comparison:
     """Cross-validate every method on identical folds and compare each with the first; goes on where it stopped.
 
-    All (method, repeat, fold) share one pool of ``workers`` processes. Raises as ``crossval`` and ``choose_methods``
-    do; a method that fails is reported when the others are done.
+    All (method, repeat, fold) share one pool of ``workers`` processes, or are done at another ``place``. Raises as
+    ``crossval`` and ``choose_methods`` do; a method that fails is reported when the others are done.
     """
     names = choose_methods(methods, omics=experiment.omics is not None)
     runs = [NamedExperiment(name, experiment_of(name, experiment)) for name in names]
-    try_many(runs, out, workers=workers, watch=watch, same_splits=True).raise_failures()
+    try_many(runs, out, workers=workers, place=place, watch=watch, same_splits=True).raise_failures()
     return tabulate(out, names, experiment)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,13 +16,14 @@ from momkd.errors import RunError, SplitError, raise_problems
 from momkd.evaluation.verdict import verdict
 from momkd.experiment import Experiment, TaskSettings
 from momkd.files import read_json, write_json
+from momkd.parallel import Place, run_tasks
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.fold import run_fold
 from momkd.study.patients import write_patients
 from momkd.study.run_folder import FoldId, RunFolder, write_csv
 from momkd.study.tables import observed_columns
-from momkd.study.workers import run_tasks
 from momkd.training.prepare import Roles
+from momkd.training.ranks import Ranks, join
 from momkd.training.resolve import resolve
 
 # Each worker holds the tables of the cohort and some bags: more than this by default could exhaust the memory.
@@ -37,30 +38,80 @@ class StudyResult:
     metrics: dict[str, Any]
 
 
-def crossval(experiment: Experiment, out: Path, *, workers: int | None = None, watch: Watcher = ignore) -> StudyResult:
+def crossval(
+    experiment: Experiment,
+    out: Path,
+    *,
+    workers: int | None = None,
+    place: Place | None = None,
+    watch: Watcher = ignore,
+) -> StudyResult:
     """Leak-free cross-validation; goes on where an earlier call of the same experiment stopped.
 
-    ``workers`` processes share the folds (default: as many as the processor has cores for). Raises CohortError
-    listing every problem of the cohort, SplitError, RunError when ``out`` belongs to another experiment.
+    ``workers`` processes share the folds (default: as many as the processor has cores for), or they are done at another
+    ``place``. Raises CohortError listing every problem of the cohort, SplitError, RunError when ``out`` belongs to
+    another experiment or another process works on it, ClusterError. Under torchrun or srun the processes share every
+    step of a fold; all but the first return without metrics.
     """
-    return _study(experiment, out, workers, watch, final=False)
+    return _study(experiment, out, workers, place, watch, final=False)
 
 
 def fit_final(experiment: Experiment, out: Path, *, watch: Watcher = ignore) -> StudyResult:
     """Train the model to deploy on all patients but the validation share; there is no test fold, so no test metric."""
-    return _study(experiment, out, 1, watch, final=True)
+    return _study(experiment, out, 1, None, watch, final=True)
 
 
-def _study(experiment: Experiment, out: Path, workers: int | None, watch: Watcher, *, final: bool) -> StudyResult:
+def _study(
+    experiment: Experiment, out: Path, workers: int | None, place: Place | None, watch: Watcher, *, final: bool
+) -> StudyResult:
     run = RunFolder(out)
+    ranks = join(experiment.train.accelerator)
     cohort = load_data(experiment)
-    run.prepare(experiment)
+    if not ranks.first:
+        return _follow(ranks, run, cohort, experiment)
+    with run.held():
+        run.prepare(experiment, cohort)
+        return _held_study(ranks, run, cohort, experiment, workers, place, watch, final=final)
+
+
+class _Lead(NamedTuple):
+    """What the first of several processes tells the others."""
+
+    todo: list[FoldId]
+    splits: pd.DataFrame
+    experiment: Experiment
+
+
+def _follow(ranks: Ranks, run: RunFolder, cohort: CohortData, experiment: Experiment) -> StudyResult:
+    """Take part in the folds of a study that another process leads; nothing is written or known at the end."""
+    todo, splits, experiment = ranks.same(_Lead([], pd.DataFrame(), experiment))
+    context = FoldContext(cohort, experiment, run, splits)
+    for fold in todo:
+        run_one_fold(context, fold, ignore)
+    return StudyResult(run.path, {})
+
+
+def _held_study(
+    ranks: Ranks,
+    run: RunFolder,
+    cohort: CohortData,
+    experiment: Experiment,
+    workers: int | None,
+    place: Place | None,
+    watch: Watcher,
+    *,
+    final: bool,
+) -> StudyResult:
     with run.logging():
         plan = plan_run(run, cohort, experiment, final=final)
         for fold in plan.done:
             watch(Event("skipped", fold.repeat, fold.fold))
         count = workers if workers is not None else usual_workers(plan.context.experiment)
-        run_tasks(plan.todo, partial(_itself, plan.context), run_one_fold, workers=count, watch=watch)
+        at = place_for(place, workers, plan.context.experiment)
+        if ranks.world > 1:
+            ranks.same(_Lead(plan.todo, plan.context.splits, plan.context.experiment))
+            at, count = Place(), 1
+        run_tasks(plan.todo, partial(_itself, plan.context), run_one_fold, place=at, workers=count, watch=watch)
         return gather(run, plan.folds, experiment.task)
 
 
@@ -104,6 +155,12 @@ def usual_workers(experiment: Experiment) -> int:
     """As many processes as the processor has cores for, at ``train.threads`` threads each."""
     threads = experiment.train.threads
     return min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // (1 if threads == "auto" else threads)))
+
+
+def place_for(place: Place | None, workers: int | None, experiment: Experiment) -> Place:
+    """The place of a study, where a fold has the cores that its threads need."""
+    threads = experiment.train.threads
+    return replace(place or Place(), workers=workers, cpus=1.0 if threads == "auto" else float(threads))
 
 
 def run_one_fold(context: FoldContext, fold: FoldId, watch: Watcher) -> None:

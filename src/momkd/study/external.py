@@ -25,19 +25,21 @@ def evaluate(
     *,
     allow_overlap: bool = False,
     allow_other_label: bool = False,
+    force: bool = False,
 ) -> StudyResult:
     """Judge a run on another cohort; its omics section is ignored, its feature files are all that is read.
 
     Leaves predictions.csv, slides.csv and metrics.json (under ``test``) in ``out``. Raises RunError, before the cohort
     is read, when type or classes of the task differ, or the columns ``task.label`` and ``task.event`` (unless
     ``allow_other_label``), or when ``out`` is not empty; then when a patient of the cohort took part in the run, or
-    nothing says who did (unless ``allow_overlap``).
+    nothing says who did (unless ``allow_overlap``). StudentError: features of another width and, unless ``force``,
+    another encoder or patch size.
     """
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise RunError(f"{out}: exists and is not empty; give another --out")
     run = RunFolder(run_path)
-    ensemble = load_model(run_path)
+    ensemble = load_model(run_path, force=force)
     _check_same_task(run_path, ensemble.task, experiment.task, allow_other_label=allow_other_label)
     seen = set() if allow_overlap else _patients_of(run)
     # Every file is read once, by several students: packing it first would only cost, and round its values.

@@ -22,6 +22,7 @@ from momkd.training.fit import fit
 from momkd.training.judge import score_name
 from momkd.training.members import member_roles
 from momkd.training.prepare import Roles, fit_normalizer, prepare_bags, prepare_fit, samples_of
+from momkd.training.ranks import current
 from momkd.training.schedule import epochs_of
 from momkd.training.seeds import derive_seed
 
@@ -66,6 +67,8 @@ def _run_fold(
             on_epoch=on_epoch,
         )
         fits.append(Member(own, data, genes, result))
+    if not current().first:
+        return
     _write_member_tables(folder, fits)
     write_memory(folder, fits[0].result.model, fits[0].data)
     model = FoldModel(cohort, experiment, fold.name, fits, normalizer)

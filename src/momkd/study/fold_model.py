@@ -21,7 +21,13 @@ from momkd.models.packed import PackedBags
 from momkd.models.student import Student
 from momkd.slides.normalize import Normalizer
 from momkd.student.folder import save_student
-from momkd.student.predictor import FeatureGeometry, SlidePrediction, StudentCard, StudentPredictor
+from momkd.student.predictor import (
+    FeatureGeometry,
+    SlidePrediction,
+    StudentCard,
+    StudentPredictor,
+    agreed_patch_um,
+)
 from momkd.study.tables import observed_table, slide_table
 from momkd.training.fit import FitResult, score
 from momkd.training.prepare import Roles
@@ -178,4 +184,5 @@ def geometry(cohort: CohortData, samples: Sequence[Sample]) -> FeatureGeometry:
         encoders.pop() if len(encoders) == 1 else None,
         sizes.pop() if len(sizes) == 1 else None,
         mpps.pop() if len(mpps) == 1 else None,
+        agreed_patch_um(bags),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,19 @@ from momkd.cohort.dataset import CACHE_BYTES, CohortData, load_data
 from momkd.cohort.splits import write_splits
 from momkd.errors import MomkdError, RunError, summarise
 from momkd.experiment import Experiment
-from momkd.study.crossval import FoldContext, Plan, StudyResult, gather, plan_run, run_one_fold, usual_workers
+from momkd.parallel import Place, run_tasks
+from momkd.study.crossval import (
+    FoldContext,
+    Plan,
+    StudyResult,
+    gather,
+    place_for,
+    plan_run,
+    run_one_fold,
+    usual_workers,
+)
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.run_folder import FoldId, RunFolder
-from momkd.study.workers import run_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +65,7 @@ def try_many(
     out: Path,
     *,
     workers: int | None = None,
+    place: Place | None = None,
     watch: Watcher = ignore,
     same_splits: bool = False,
 ) -> ManyResults:
@@ -62,10 +73,26 @@ def try_many(
 
     Events carry the name of their run. A cohort that several runs share is loaded once. A fold that fails, for
     whatever reason, does not stop the others and is done again by the next call. With ``same_splits`` all runs divide
-    the patients as the first one does: ``out``/splits.csv, written once. Raises CohortError, SplitError and RunError
-    before anything is trained.
+    the patients as the first one does: ``out``/splits.csv, written once. ``place``: where folds are done. Raises
+    CohortError, SplitError and RunError before anything is trained.
     """
     folders = {run.name: RunFolder(out / run.name) for run in runs}
+    with ExitStack() as held:
+        for folder in (RunFolder(out), *folders.values()):
+            held.enter_context(folder.held())
+        return _try_many(runs, folders, out, workers, place, watch, same_splits=same_splits)
+
+
+def _try_many(
+    runs: Sequence[NamedExperiment],
+    folders: Mapping[str, RunFolder],
+    out: Path,
+    workers: int | None,
+    place: Place | None,
+    watch: Watcher,
+    *,
+    same_splits: bool,
+) -> ManyResults:
     plans = _plan(runs, folders, out / "splits.csv" if same_splits else None)
     failures: dict[str, list[str]] = {}
 
@@ -82,7 +109,9 @@ def try_many(
     count = workers if workers is not None else min(usual_workers(plan.context.experiment) for plan in plans.values())
     done: dict[str, StudyResult] = {}
     with RunFolder(out).logging():
-        run_tasks(todo, partial(_themselves, contexts), _work, workers=count, watch=follow)
+        first = next(iter(plans.values())).context.experiment
+        at = place_for(place, workers, first)
+        run_tasks(todo, partial(_themselves, contexts), _work, place=at, workers=count, watch=follow)
         for run in runs:
             if run.name not in failures:
                 try:
@@ -106,7 +135,7 @@ def _plan(
         folder, key = folders[run.name], keys[run.name]
         if key not in cohorts:
             cohorts[key] = load_data(run.experiment, cache_bytes=cache_bytes)
-        folder.prepare(run.experiment)
+        folder.prepare(run.experiment, cohorts[key])
         if shared is not None and not folder.splits_file.is_file():
             write_splits(shared, folder.splits_file)
         plans[run.name] = plan_run(folder, cohorts[key], run.experiment)

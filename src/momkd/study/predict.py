@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import pandas as pd
 
 from momkd.errors import FeatureFileError, StudentError, summarise
 from momkd.models.graph import Graph
+from momkd.parallel import Place, chunks, run_tasks
 from momkd.slides.bag import Bag
 from momkd.slides.folders import choose_file, feature_folder, list_features
 from momkd.slides.mpp import SlideMpp
@@ -20,10 +22,12 @@ from momkd.slides.readers import bag_digest, read_bag
 from momkd.student import SlidePrediction, StudentCard, StudentPredictor, load_student
 from momkd.student.predictor import graph_of, shared_rule
 from momkd.study.run_folder import RunFolder
-from momkd.study.tables import patient_table, predicted_class, slide_table
+from momkd.study.tables import class_of, patient_table, predicted_class, slide_table
 from momkd.training.prefetch import ahead
 
 FloatArray = npt.NDArray[np.floating]
+# Into so many tasks the slides are divided for a cluster: each loads the model once.
+_SHARDS = 64
 
 
 class Ensemble:
@@ -47,7 +51,7 @@ class Ensemble:
         self.threshold = float(np.mean([student.card.threshold for student in students]))
 
     def predict(self, bag: Bag, graph: Graph | None = None) -> SlidePrediction:
-        """Mean class probabilities, attention and evidence over the students; they share one ``graph``."""
+        """Mean and range of class probabilities, mean attention and evidence; students share one ``graph``."""
         if graph is None and self.graph_k is not None:
             graph = graph_of(bag, self.graph_k)
         votes = [student.predict(bag, graph) for student in self.students]
@@ -61,7 +65,13 @@ class Ensemble:
             np.mean([vote.values for vote in votes], axis=0, dtype=np.float64),
             mean([vote.attention for vote in votes]),
             mean([vote.evidence for vote in votes]),
+            np.min([vote.low for vote in votes if vote.low is not None], axis=0),
+            np.max([vote.high for vote in votes if vote.high is not None], axis=0),
         )
+
+    def predicted(self, values: FloatArray) -> str | None:
+        """The class that mean probabilities speak for; None for a value or a risk."""
+        return class_of(values, self.threshold, self.classes) if self.classes else None
 
 
 def _told(card: StudentCard) -> str:
@@ -69,16 +79,16 @@ def _told(card: StudentCard) -> str:
     return f"{card.source.split(',')[0]} predicts {', '.join(f'{k} {v}' for k, v in task.items() if v)}"
 
 
-def load_model(path: Path, device: str = "cpu") -> Ensemble:
-    """Load a RUN (all its folds vote), a fold folder, or a student folder.
+def load_model(path: Path, device: str = "cpu", *, force: bool = False) -> Ensemble:
+    """Load a RUN (all its folds vote), a fold folder, or a student folder; ``force`` as in ``load_student``.
 
     Raises StudentError when the path is none of them or a run leaves no students, RunError when it is unfinished.
     """
     path = Path(path)
     if (path / "student.json").is_file():
-        return Ensemble([load_student(path, device)], path)
+        return Ensemble([load_student(path, device, force=force)], path)
     if (path / "student" / "student.json").is_file():
-        return Ensemble([load_student(path / "student", device)], path)
+        return Ensemble([load_student(path / "student", device, force=force)], path)
     if (path / "experiment.yaml").is_file():
         run = RunFolder(path)
         folders = [run.fold(fold) / "student" for fold in run.done_folds()]
@@ -88,7 +98,7 @@ def load_model(path: Path, device: str = "cpu") -> Ensemble:
                 f"{path}: its folds hold no student, because {name} (model.name) is shown the omics of the patients "
                 "that it scores; give a run of a method that predicts from slides alone"
             )
-        return Ensemble([load_student(folder, device) for folder in folders], path)
+        return Ensemble([load_student(folder, device, force=force) for folder in folders], path)
     raise StudentError(f"{path}: found neither a run, a fold nor a student folder (student.json)")
 
 
@@ -120,15 +130,54 @@ class _Slide:
     error: FeatureFileError | None = None
 
 
-def _read(files: Mapping[str, Path], slide_mpp: SlideMpp, k: int | None, *, digests: bool) -> Iterator[_Slide]:
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A slide's prediction, or why there is none; ``digest`` of its contents where patients have several slides."""
+
+    slide_id: str
+    digest: str = ""
+    prediction: SlidePrediction | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """What it takes to score files, wherever that is."""
+
+    model: Path
+    slide_mpp: SlideMpp
+    device: str
+    force: bool
+    digests: bool
+
+    def load(self) -> tuple[_Scoring, Ensemble]:
+        return self, load_model(self.model, self.device, force=self.force)
+
+
+def _read(files: Sequence[tuple[str, Path]], scoring: _Scoring, k: int | None) -> Iterator[_Slide]:
     nothing = Bag("", np.empty((0, 0), np.float32), None, None, None, None)
-    for slide_id, path in sorted(files.items()):
+    for slide_id, path in files:
         try:
-            bag = read_bag(path, slide_mpp=slide_mpp)
+            bag = read_bag(path, slide_mpp=scoring.slide_mpp)
             graph = None if k is None else graph_of(bag, k)
-            yield _Slide(slide_id, bag, graph, bag_digest(bag) if digests else "")
+            yield _Slide(slide_id, bag, graph, bag_digest(bag) if scoring.digests else "")
         except FeatureFileError as error:
             yield _Slide(slide_id, nothing, None, "", error)
+
+
+def _score(context: tuple[_Scoring, Ensemble], files: Sequence[tuple[str, Path]], tell: Callable[[Any], None]) -> None:
+    """Score some files; a thread reads the next slides and finds their neighbours while the networks compute."""
+    scoring, ensemble = context
+    with closing(ahead(_read(files, scoring, ensemble.graph_k))) as reading:
+        for one in reading:
+            try:
+                if one.error is not None:
+                    raise one.error
+                # Tables hold no patches, and those of ten thousand slides would fill the memory.
+                found = replace(ensemble.predict(one.bag, one.graph), attention=None, evidence=None)
+                tell(Scored(one.slide_id, one.digest, found))
+            except (FeatureFileError, StudentError) as error:
+                tell(Scored(one.slide_id, problem=str(error)))
 
 
 def predict(
@@ -138,35 +187,42 @@ def predict(
     patients: Mapping[str, str] | None = None,
     slide_mpp: SlideMpp = None,
     device: str = "cpu",
+    force: bool = False,
+    place: Place | None = None,
     on_slide: Callable[[str], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score feature files, or all feature files of folders: (slides, patients) tables, no RNA anywhere.
 
-    ``patients`` maps slide ids to patients; without it every slide is its own patient. Both tables end in
-    ``predicted``: of two classes by the threshold that the validation patients chose, of more the most probable one.
+    ``patients`` maps slide ids to patients; without it every slide is its own patient. ``force``: score features of
+    another encoder or patch size as well. ``place``: where slides are scored (default: this process). Both tables end
+    in ``predicted``: of two classes by the threshold that the validation patients chose, of more the most probable one.
     Raises FeatureFileError listing every file that cannot be read.
     """
-    ensemble = load_model(model, device)
-    files = feature_files(sources)
-    unknown = sorted(set(files) - set(patients)) if patients is not None else []
+    scoring = _Scoring(Path(model), slide_mpp, device, force, digests=patients is not None)
+    ensemble = load_model(model, device, force=force)
+    files = sorted(feature_files(sources).items())
+    unknown = [slide for slide, _ in files if slide not in patients] if patients is not None else []
     if unknown:
         raise StudentError(f"{len(unknown)} slides have no patient in the table: {summarise(unknown)}")
-    rows: list[tuple[str, str, SlidePrediction]] = []
-    failures = []
-    # A thread reads the next slides and finds their neighbours while the networks compute.
-    with closing(ahead(_read(files, slide_mpp, ensemble.graph_k, digests=patients is not None))) as reading:
-        for one in reading:
-            try:
-                if one.error is not None:
-                    raise one.error
-                owner = one.slide_id if patients is None else patients[one.slide_id]
-                rows.append((owner, one.digest, ensemble.predict(one.bag, one.graph)))
-            except (FeatureFileError, StudentError) as error:
-                failures.append(f"  - {error}")
-            if on_slide is not None:
-                on_slide(one.slide_id)
+    scored: list[Scored] = []
+
+    def take(one: Scored) -> None:
+        scored.append(one)
+        if on_slide is not None:
+            on_slide(one.slide_id)
+
+    if place is None or not place.ray:
+        _score((scoring, ensemble), files, take)
+    else:
+        run_tasks(chunks(files, _SHARDS), scoring.load, _score, place=place, workers=1, watch=take)
+    failures = [f"  - {one.problem}" for one in sorted(scored, key=lambda one: one.slide_id) if one.problem]
     if failures:
         raise FeatureFileError("\n".join([f"{len(failures)} of {len(files)} slides cannot be scored:", *failures]))
+    rows = [
+        (one.slide_id if patients is None else patients[one.slide_id], one.digest, one.prediction)
+        for one in scored
+        if one.prediction is not None
+    ]
     # A patient's slides are averaged in the order of their contents, so that their names change nothing.
     rows.sort(key=lambda row: (row[0], row[1], row[2].slide_id))
     slides = slide_table([row[0] for row in rows], [row[2] for row in rows], ensemble.task)

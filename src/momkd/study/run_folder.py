@@ -18,10 +18,13 @@ from typing import Any
 
 import pandas as pd
 
+from momkd.cohort.dataset import CohortData
 from momkd.errors import RunError, summarise
 from momkd.experiment import Experiment, TaskSettings, load_experiment
 from momkd.files import read_json, sha256_file, write_json, write_text
+from momkd.locks import claim
 
+_LOCK = ".lock"
 _PACKAGES = ("momkd", "torch", "numpy", "pandas", "scikit-learn", "xgboost", "lightning-fabric", "h5py", "safetensors")
 
 
@@ -62,18 +65,19 @@ class RunFolder:
         """Whether a fold is complete: its fold.json is written last."""
         return (self.fold(fold) / "fold.json").is_file()
 
-    def prepare(self, experiment: Experiment) -> None:
+    def prepare(self, experiment: Experiment, cohort: CohortData) -> None:
         """Make the run, or agree to go on with it.
 
         Raises RunError when the folder holds something else, was made with other settings, or its data changed since.
         """
         settings_file, environment_file = self.path / "experiment.yaml", self.path / "environment.json"
-        data = _fingerprints(experiment)
+        data = _fingerprints(experiment, cohort)
         if settings_file.is_file() and environment_file.is_file():
             self._check_same(load_experiment(settings_file), experiment)
             self._check_data(read_json(environment_file).get("data", {}), data)
             return
-        if self.path.is_dir() and any(self.path.iterdir()) and not settings_file.is_file():
+        strange = self.path.is_dir() and any(path.name != _LOCK for path in self.path.iterdir())
+        if strange and not settings_file.is_file():
             raise RunError(f"{self.path}: exists, is not empty and is not a run; give another --out")
         write_text(settings_file, experiment.to_yaml())
         write_json(environment_file, {**environment(), "data": data})
@@ -85,6 +89,10 @@ class RunFolder:
             raise RunError(
                 f"{self.path}: was made with other settings; give another --out, or go back to the run's own:\n{lines}"
             )
+
+    def check_data(self, experiment: Experiment, cohort: CohortData) -> None:
+        """Raise RunError where tables or feature files are not those that the run was made from."""
+        self._check_data(read_json(self.path / "environment.json").get("data", {}), _fingerprints(experiment, cohort))
 
     def _check_data(self, before: Mapping[str, str], now: Mapping[str, str]) -> None:
         changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
@@ -122,6 +130,18 @@ class RunFolder:
     def histories(self) -> list[pd.DataFrame]:
         """history.csv of every fold that has one."""
         return [pd.read_csv(path) for path in sorted(self.path.glob("fold-*/history.csv"))]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Work on the run alone; raises RunError where another process does, naming it.
+
+        The lock is the system's and goes with its process, however that ends: a run that was killed can be taken over
+        at once.
+        """
+        with claim(self.path / _LOCK) as holder:
+            if holder is not None:
+                raise RunError(f"{self.path}: {holder} works on it → wait for it, stop it, or give another --out")
+            yield
 
     @contextmanager
     def logging(self) -> Iterator[None]:
@@ -165,12 +185,13 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _fingerprints(experiment: Experiment) -> dict[str, str]:
+def _fingerprints(experiment: Experiment, cohort: CohortData) -> dict[str, str]:
     files = {"cohort table": experiment.cohort.table}
     tables = experiment.omics or {}
     for name, settings in tables.items():
         files["omics table" if len(tables) == 1 else f"omics table {name}"] = settings.table
-    return {name: sha256_file(path) for name, path in files.items() if path.is_file()}
+    tables_found = {name: sha256_file(path) for name, path in files.items() if path.is_file()}
+    return {**tables_found, "feature files": cohort.fingerprint()}
 
 
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from momkd.evaluation.scorers import primary_metric
 from momkd.experiment import SweepPlan, TaskSettings
+from momkd.parallel import Place
 from momkd.study.events import Watcher, ignore
 from momkd.study.many import ManyResults, NamedExperiment, try_many
 from momkd.study.run_folder import write_csv
@@ -56,16 +57,23 @@ class Sweep:
 
 
 def sweep(
-    plan: SweepPlan, out: Path, *, workers: int | None = None, watch: Watcher = ignore, show_test: bool = False
+    plan: SweepPlan,
+    out: Path,
+    *,
+    workers: int | None = None,
+    place: Place | None = None,
+    watch: Watcher = ignore,
+    show_test: bool = False,
 ) -> Sweep:
     """Cross-validate every point on identical folds and rank them by validation; goes on where it stopped.
 
-    All (point, repeat, fold) share one pool of ``workers`` processes. Points that fail have no score in the table;
-    ``results.raise_failures()`` raises what they said. Raises CohortError, SplitError and RunError before anything is
-    trained. Test scores are left out unless ``show_test``: who chooses by them chooses on test patients.
+    All (point, repeat, fold) share one pool of ``workers`` processes, or are done at another ``place``. Points that
+    fail have no score in the table; ``results.raise_failures()`` raises what they said. Raises CohortError, SplitError
+    and RunError before anything is trained. Test scores are left out unless ``show_test``: who chooses by them chooses
+    on test patients.
     """
     runs = [NamedExperiment(point.name, point.experiment) for point in plan.points]
-    results = try_many(runs, Path(out), workers=workers, watch=watch, same_splits=True)
+    results = try_many(runs, Path(out), workers=workers, place=place, watch=watch, same_splits=True)
     metric = primary_metric(plan.points[0].experiment.task)
     rows = [
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from momkd.evaluation.columns import observed_columns, prediction_columns
@@ -62,6 +63,11 @@ def patient_table(slides: pd.DataFrame, classes: Sequence[str] = ()) -> pd.DataF
 def predicted_class(table: pd.DataFrame, threshold: float, classes: Sequence[str]) -> list[str]:
     """The most probable class; of two, the last one where its probability reaches the threshold, else the first."""
     prob = table[probability_columns(classes)].to_numpy(dtype=np.float64)
+    return [class_of(row, threshold, classes) for row in prob]
+
+
+def class_of(prob: npt.NDArray[np.floating], threshold: float, classes: Sequence[str]) -> str:
+    """The class that probabilities (classes,) speak for, as ``predicted_class`` chooses it."""
     if len(classes) == 2:
-        return [classes[-1] if value >= threshold else classes[0] for value in prob[:, -1].tolist()]
-    return [classes[number] for number in prob.argmax(axis=1).tolist()]
+        return classes[-1] if prob[-1] >= threshold else classes[0]
+    return classes[int(prob.argmax())]

@@ -14,6 +14,7 @@ from momkd.models.lesson import Counts, Lesson, Privileged
 from momkd.models.outcome import Outcome
 from momkd.models.packed import PackedBags
 from momkd.training.prefetch import ahead
+from momkd.training.ranks import ALONE, Ranks
 from momkd.training.samples import BagCache, FitData, PreparedBag, Sample, targets_of
 from momkd.training.seeds import generator
 
@@ -48,14 +49,16 @@ def training_steps(
     settings: TrainSettings,
     device: torch.device,
     epoch: int,
+    ranks: Ranks = ALONE,
 ) -> Generator[Step, None, None]:
     """Make the steps of one epoch, ``settings.batch_size`` slides each; a thread makes the next ones where that pays.
 
     With ``max_patches_per_slide`` a larger slide gives a random sample of its patches, the same for one seed, epoch
     and slide. With ``max_patches_per_step`` a step is divided into batches of at most so many patches, in the order
-    drawn; a slide that has more is a batch of its own.
+    drawn; a slide that has more is a batch of its own. Where several processes share the steps, batches are of this
+    one's part.
     """
-    maker = _StepMaker(data, copy.deepcopy(outcome).cpu(), settings, device, epoch)
+    maker = _StepMaker(data, copy.deepcopy(outcome).cpu(), settings, device, epoch, ranks)
     size = settings.slides_a_step
     steps = (maker.step(order[start : start + size]) for start in range(0, len(order), size))
     direct = settings.max_patches_per_slide is None and device.type == "cpu"
@@ -66,15 +69,23 @@ def training_steps(
 
 class _StepMaker:
     def __init__(
-        self, data: FitData, outcome: Outcome, settings: TrainSettings, device: torch.device, epoch: int
+        self,
+        data: FitData,
+        outcome: Outcome,
+        settings: TrainSettings,
+        device: torch.device,
+        epoch: int,
+        ranks: Ranks,
     ) -> None:
         self.data, self.outcome, self.settings, self.device, self.epoch = data, outcome, settings, device, epoch
+        self.ranks = ranks
 
     def step(self, samples: Sequence[Sample]) -> Step:
-        bags = [self._bag(sample) for sample in samples]
-        parts = within_budget([bag.n_patches for bag in bags], self.settings.max_patches_per_step)
-        lessons = [self._lesson(samples[part]) for part in parts]
-        counts = Counts.of(lessons)
+        own = samples[self.ranks.share(len(samples))]
+        bags = [self._bag(sample) for sample in own]
+        parts = within_budget([bag.n_patches for bag in bags], self.settings.max_patches_per_step) if own else []
+        lessons = [self._lesson(own[part]) for part in parts]
+        counts = Counts.of(lessons if self.ranks.world == 1 else [self._lesson(samples)])
         packs = [pack(bags[part], self.device) for part in parts]
         batches = [
             Batch(packed, dataclasses.replace(lesson, counts=counts).to(self.device))

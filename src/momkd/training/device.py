@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from momkd.experiment import TrainSettings
+from momkd.training.ranks import current
 
 
 class Engine(Protocol):
@@ -43,8 +44,21 @@ class _OneCpu:
         torch.autograd.backward(tensor)
 
 
+class _OneOfSeveral(_OneCpu):
+    """A process of several that share a fit; ``Ranks.add_up`` exchanges the gradients."""
+
+    def __init__(self) -> None:
+        on_gpu = torch.distributed.get_backend() == "nccl"
+        self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
 def make_engine(settings: TrainSettings) -> Engine:
-    """Return the engine of a fit, the one place where ``train.accelerator`` takes effect: Fabric, or a plain CPU."""
+    """Return the engine of a fit, the one place where ``train.accelerator`` takes effect: Fabric, or a plain CPU.
+
+    Where several processes share a fit (``ranks.join``), each has a device of its own.
+    """
+    if current().world > 1:
+        return _OneOfSeveral()
     if settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.accelerator.is_available()):
         return _OneCpu()
     from lightning_fabric import Fabric

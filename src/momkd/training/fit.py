@@ -24,6 +24,7 @@ from momkd.models.memory import UNKNOWN
 from momkd.models.method import Method, PairedModel, PatientRows, TrainingSet
 from momkd.models.outcome import make_outcome
 from momkd.models.registry import make_method
+from momkd.parallel.stopping import StopRequested
 from momkd.student.threads import use_threads
 from momkd.training.batches import PackedSlides, Step, training_steps
 from momkd.training.device import make_engine, training_precision
@@ -31,6 +32,7 @@ from momkd.training.diagnostics import history_row
 from momkd.training.initialise import begin_epoch
 from momkd.training.judge import judge, score_name, score_words, what_lacks
 from momkd.training.parameters import clip_gradients, parameter_groups, set_learning_rate
+from momkd.training.ranks import current
 from momkd.training.resume import Progress, load_point, save_point
 from momkd.training.sampler import balanced_epoch, shuffled_epoch
 from momkd.training.samples import FitData, Sample, targets_of
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 EpochCallback = Callable[[dict[str, float]], None]
+# Seconds: who is told to stop has eight for the end of an epoch and the writing of a resume point.
+_LONG_EPOCH = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,8 @@ def fit(
 ) -> FitResult:
     """Train one network (``schedule`` says how a fit ends and which weights are kept).
 
-    All randomness comes from ``settings.seed`` and the epoch number, so a fit that resumes from ``resume_file`` ends
+    ``on_epoch`` may raise StopRequested, which is raised again when the resume point is written. All randomness comes
+    from ``settings.seed`` and the epoch number, so a fit that resumes from ``resume_file`` ends
     in the same bytes as one that was never stopped. Raises TrainingError when a loss is not finite, where validation
     patients of one class, or without a pair to compare, are to choose an epoch, and where all epochs would be
     preparation.
@@ -91,6 +96,8 @@ class _Fit:
         self.data, self.settings = data, settings
         self.resume_file, self.save_every_seconds, self.on_epoch = resume_file, save_every_seconds, on_epoch
         self.epochs = epochs_of(settings, len(data.train))
+        self.ranks = current()
+        self.ranks.check(settings.slides_a_step)
         self.steps_an_epoch = -(-len(data.train) // settings.slides_a_step)
         self.engine = make_engine(settings)
         torch.manual_seed(derive_seed(settings.seed, "weights"))
@@ -132,14 +139,24 @@ class _Fit:
         while not self._finished():
             started = time.monotonic()
             record = self._train_epoch(module, optimiser)
-            self._after_epoch(record, started)
-            due = time.monotonic() - last_saved >= self.save_every_seconds
-            if resume_file is not None and (due or self._finished()):
-                save_point(resume_file, self.progress, self.model.state_dict(), self.best, self.optimiser)
+            try:
+                self._after_epoch(record, started)
+            except StopRequested:
+                self._save()
+                raise
+            # An epoch that is too long to be waited for by who stops a fit is saved at once.
+            now = time.monotonic()
+            due = now - last_saved >= self.save_every_seconds or now - started >= _LONG_EPOCH
+            if due or self._finished():
+                self._save()
                 last_saved = time.monotonic()
         self.model.load_state_dict(self.best)
         self.model.eval()
         return FitResult(self.model, self.progress.history, self.progress.best_epoch, self.progress.seconds)
+
+    def _save(self) -> None:
+        if self.resume_file is not None and self.ranks.first:
+            save_point(self.resume_file, self.progress, self.model.state_dict(), self.best, self.optimiser)
 
     def solve(self) -> FitResult:
         """A method that is solved has a history of one epoch."""
@@ -186,12 +203,15 @@ class _Fit:
         draw = balanced_epoch if settings.sampling == "balanced" else shuffled_epoch
         order = draw(self.data.train, generator(settings.seed, "sampler", epoch))
         begin_epoch(self.model, self.by_memory, self.data.bags, self.engine.device, settings.seed, epoch, self.epochs)
-        torch.manual_seed(derive_seed(settings.seed, "dropout", epoch))
+        # Processes that share a step compute other slides of it, so they drop other units.
+        own = () if self.ranks.first else (self.ranks.rank,)
+        torch.manual_seed(derive_seed(settings.seed, "dropout", epoch, *own))
         self.model.train()
         done: list[Sequence[Sample]] = []
         values: list[Tensor] = []
         outcome = self.model.student.outcome
-        with closing(training_steps(order, self.data, outcome, settings, self.engine.device, epoch)) as steps:
+        steps_of_epoch = training_steps(order, self.data, outcome, settings, self.engine.device, epoch, self.ranks)
+        with closing(steps_of_epoch) as steps:
             for step in steps:
                 values.append(self._step(module, optimiser, step, (epoch - 1) * self.steps_an_epoch + len(done)))
                 done.append(step.samples)
@@ -226,13 +246,19 @@ class _Fit:
             named = losses.named()
             self.losses = tuple(named)
             values.append(torch.stack([value.detach() for value in named.values()]))
+        summed = values[0] if len(values) == 1 else torch.stack(values).sum(0) if values else self._nothing()
+        summed = self.ranks.add_up(self.parameters, summed)
         if settings.clip > 0:
             clip_gradients(self.parameters, settings.clip)
         optimiser.step()
         self.model.after_step()
         if self.average is not None:
             self.average.update(number + 1)
-        return values[0] if len(values) == 1 else torch.stack(values).sum(0)
+        return summed
+
+    def _nothing(self) -> Tensor:
+        """The losses of a process that has no slide of a step, as the last of an epoch may be shorter."""
+        return torch.zeros(len(self.losses), device=self.engine.device)
 
     def _after_epoch(self, record: dict[str, float], started: float) -> None:
         """Validate, keep the best weights, lower the learning rate on a plateau, write history."""

@@ -9,15 +9,13 @@ import base64
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from momkd.templates import environment
 
 
 @dataclass(frozen=True)
@@ -120,12 +118,3 @@ def picture(draw: Callable[[Path], object], alt: str, caption: str = "") -> Pict
         target = Path(folder) / "picture.svg"
         draw(target)
         return Picture(target.read_bytes(), alt, caption)
-
-
-@cache
-def environment(package: str) -> Environment:
-    """The templates of a package: all text is escaped, and a name that is not given is an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader(package, "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

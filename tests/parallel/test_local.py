@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from momkd.errors import RunError, TrainingError
+from momkd.parallel import Place, run_tasks
 from momkd.study.events import Event, Watcher
-from momkd.study.workers import run_tasks
 
 
 def make_context() -> int:
@@ -50,7 +50,7 @@ def die(_: int, task: int, watch: Watcher) -> None:
 def test_every_task_once(tmp_path: Path, workers: int) -> None:
     seen: list[Event] = []
     tasks = [tmp_path / str(i) for i in range(5)]
-    run_tasks(tasks, make_context, write_pid, workers=workers, watch=seen.append)
+    run_tasks(tasks, make_context, write_pid, place=Place(), workers=workers, watch=seen.append)
     assert sorted(event.fold for event in seen) == [0, 1, 2, 3, 4]
     own = {path.read_text() == str(os.getpid()) for path in tasks}
     assert own == {workers == 1}
@@ -59,30 +59,30 @@ def test_every_task_once(tmp_path: Path, workers: int) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_workers_log_reaches_the_log_of_the_run(caplog: pytest.LogCaptureFixture, workers: int) -> None:
     with caplog.at_level(logging.INFO, logger="momkd"):
-        run_tasks([1, 2, 3], make_context, note, workers=workers, watch=lambda _: None)
+        run_tasks([1, 2, 3], make_context, note, place=Place(), workers=workers, watch=lambda _: None)
     assert sorted(caplog.messages) == ["task 1 learns", "task 2 learns", "task 3 learns"]
 
 
 def test_an_error_of_ours_keeps_its_words() -> None:
     with pytest.raises(RunError, match="^slide-7: too odd$"):
-        run_tasks([1, 2, 3], make_context, fail, workers=2, watch=lambda _: None)
+        run_tasks([1, 2, 3], make_context, fail, place=Place(), workers=2, watch=lambda _: None)
 
 
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(RuntimeError, match=r"ZeroDivisionError(.|\n)*in crash"):
-        run_tasks([1, 2], make_context, crash, workers=2, watch=lambda _: None)
+        run_tasks([1, 2], make_context, crash, place=Place(), workers=2, watch=lambda _: None)
 
 
 def test_a_killed_worker_is_noticed() -> None:
     with pytest.raises(RunError, match=r"exit code -9 \(killed; out of memory\?\); run the same command again"):
-        run_tasks([1, 2], make_context, die, workers=2, watch=lambda _: None)
+        run_tasks([1, 2], make_context, die, place=Place(), workers=2, watch=lambda _: None)
 
 
 ORPHANS = """
 import os, sys, time
 from pathlib import Path
 from momkd.study.events import Event
-from momkd.study.workers import run_tasks
+from momkd.parallel import Place, run_tasks
 
 def context():
     return None
@@ -94,7 +94,7 @@ def work(_, task, watch):
         time.sleep(0.05)
 
 if __name__ == "__main__":
-    run_tasks([sys.argv[1]] * 2, context, work, workers=2, watch=lambda _: None)
+    run_tasks([sys.argv[1]] * 2, context, work, place=Place(), workers=2, watch=lambda _: None)
 """
 
 

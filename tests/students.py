@@ -1,4 +1,4 @@
-"""A student with random weights, and feature files for it."""
+"""Fixtures: a student with random weights, and feature files for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeFeatures = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def make_student() -> MakeStudent:
-    """make_student(folder, name="momkd", task=None, shared_memory=True, graph_k=3): a student folder of two members."""
+    """make_student(folder, name="momkd", task=None, shared_memory=True, graph_k=3, features=None): two members."""
 
     def make(
         folder: Path,
@@ -30,6 +30,7 @@ def make_student() -> MakeStudent:
         task: TaskSettings | None = None,
         shared_memory: bool = True,
         graph_k: int = 3,
+        features: FeatureGeometry | None = None,
     ) -> Path:
         torch.manual_seed(0)
         settings = ModelSettings.model_validate(
@@ -45,7 +46,7 @@ def make_student() -> MakeStudent:
         )
         card = StudentCard(
             task=task or TaskSettings(label="HER2", classes=("low", "high")),
-            features=FeatureGeometry(WIDTH, "lite", 64.0, 0.5),
+            features=features or FeatureGeometry(WIDTH, "lite", 64.0, 0.5, 32.0),
             graph_k=graph_k,
             normalize="none",
             model=settings,

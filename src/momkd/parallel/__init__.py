@@ -1,0 +1,5 @@
+"""Tasks over processes: of this machine, or of a Ray cluster. Where a task is done changes no result."""
+
+from momkd.parallel.place import HERE, Place, Work, chunks, run_tasks
+
+__all__ = ["HERE", "Place", "Work", "chunks", "run_tasks"]

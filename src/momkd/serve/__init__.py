@@ -1,0 +1,1 @@
+"""A web page and an HTTP API for students: slides in, probabilities, maps and patches out."""
