@@ -2,8 +2,10 @@
 
     python benchmarks/simulated.py --patients 300 --repeats 5 --out runs/simulated
 
-The cohort is made once in --out; runs are kept there and go on where they stopped. Internal: mean ± sd of fold test
-AUCs, difference from momkd with the corrected resampled t-test. External: all students of a run vote, 95 % DeLong.
+The cohort is made once in --out. Each repeat is a comparison of its own, with its own splits (cv.seed), kept in --out;
+runs go on where they stopped, and a repeat more is added to those that are there. Internal: mean ± sd of fold test AUCs
+over all repeats, difference from momkd with the corrected resampled t-test. External: all students of a repeat vote;
+mean over repeats of the AUC, and the 95 % DeLong interval of the first.
 """
 
 from __future__ import annotations
@@ -11,11 +13,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from momkd.experiment import load_experiment
+import numpy as np
+import pandas as pd
+
+from momkd.evaluation.comparison import compare_methods
+from momkd.experiment import Experiment, load_experiment
 from momkd.files import read_json
 from momkd.simulator import SimulationSettings, simulate
 from momkd.study.compare import compare
 from momkd.study.external import evaluate
+from momkd.study.run_folder import RunFolder
 
 METHODS = ("momkd", "momkd-norna", "abmil", "linear", "soft-labels-linear")
 
@@ -30,32 +37,54 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--set", nargs="*", default=[], dest="overrides")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--name", default="comparison", help="of the comparison's folder in --out")
+    parser.add_argument("--name", default="comparison", help="of the comparisons' folders in --out")
     parser.add_argument("--out", type=Path, default=Path("runs") / "simulated")
     options = parser.parse_args()
     cohort = options.out / "cohort"
     if not (cohort / "simulation.json").is_file():
         settings = SimulationSettings(patients=options.patients, external_patients=options.external, seed=options.seed)
         simulate(settings, cohort)
-    overrides = [f"cv.repeats={options.repeats}", *options.overrides]
-    experiment = load_experiment(cohort / "experiment.yaml", overrides)
     external = load_experiment(cohort / "external" / "experiment.yaml")
-    found = compare(experiment, options.methods, options.out / options.name, workers=options.workers).table
-    print("| method | AUC | difference | p | validation AUC | external AUC | 95 % CI |")
+    folders = []
+    for seed in range(options.repeats):
+        overrides = [*([f"cv.seed={seed}"] if seed else []), *options.overrides]
+        experiment = load_experiment(cohort / "experiment.yaml", overrides)
+        folders.append(options.out / (options.name if seed == 0 else f"{options.name}-{seed}"))
+        compare(experiment, options.methods, folders[-1], workers=options.workers)
+        print(f"\n{len(folders)} of {options.repeats} repeats\n", flush=True)
+        show(folders, options.methods, experiment, external)
+
+
+def show(folders: list[Path], methods: list[str], experiment: Experiment, external: Experiment) -> None:
+    """The table of the repeats that are done."""
+    predictions = {}
+    for method in methods:
+        tables = [RunFolder(folder / method).predictions(experiment.task) for folder in folders]
+        for repeat, table in enumerate(tables):
+            table["repeat"] = repeat
+        predictions[method] = pd.concat(tables, ignore_index=True)
+    found = compare_methods(predictions, methods[0], experiment.task)
+    print("| method | AUC | difference | p | validation AUC | external AUC | 95 % CI of the first repeat |")
     print("|---|---|---|---|---|---|---|")
     for row in found.itertuples():
-        run = options.out / options.name / row.method
-        outside = options.out / options.name / f"external-{row.method}"
-        if (outside / "metrics.json").is_file():
-            metrics = read_json(outside / "metrics.json")
-        else:
-            metrics = evaluate(run, external, outside).metrics
-        auc = metrics["test"]["auc"]
-        val = read_json(run / "metrics.json")["val"]["auc"]["mean"]
+        outside = [outside_of(folder, row.method, external) for folder in folders]
+        val = [read_json(folder / row.method / "metrics.json")["val"]["auc"]["mean"] for folder in folders]
+        first = outside[0]
         print(
             f"| {row.method} | {row.auc_mean:.3f} ± {row.auc_sd:.3f} | {row.difference:+.3f} | {row.p_value:.3f} "
-            f"| {val:.3f} | {auc['pooled']:.3f} | {auc['ci_low']:.3f} – {auc['ci_high']:.3f} |"
+            f"| {np.mean(val):.3f} | {np.mean([auc['pooled'] for auc in outside]):.3f} "
+            f"| {first['ci_low']:.3f} – {first['ci_high']:.3f} |",
+            flush=True,
         )
+
+
+def outside_of(folder: Path, method: str, external: Experiment) -> dict[str, float]:
+    """The external AUC of a run's students together."""
+    out = folder / f"external-{method}"
+    if not (out / "metrics.json").is_file():
+        evaluate(folder / method, external, out)
+    found: dict[str, float] = read_json(out / "metrics.json")["test"]["auc"]
+    return found
 
 
 if __name__ == "__main__":

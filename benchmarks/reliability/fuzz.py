@@ -217,14 +217,14 @@ def _h5_seeds(folder: Path) -> list[bytes]:
 
     from momkd.slides.writer import with_graph, write_bag
 
-    path = folder / "seed.h5"
+    path = folder / "input.h5"
     seeds = []
     for k in (0, 2):
         bag = _bag()
         write_bag(with_graph(bag, k) if k else bag, path, dtype="float16", producer="fuzz")  # type: ignore[arg-type]
         seeds.append(path.read_bytes())
     with h5py.File(path, "w") as file:
-        file.create_dataset("features", data=np.ones((1, 6, 4), np.float32), compression="gzip")
+        file.create_dataset("features", data=np.ones((6, 4), np.float32), compression="gzip")
         coords = file.create_dataset("coords", data=np.zeros((6, 2), np.int64))
         coords.attrs.update({"patch_size": 256, "patch_level": 0, "level0_magnification": 40})
     return [*seeds, path.read_bytes()]
@@ -289,13 +289,17 @@ def _read_cohort(path: Path) -> object:
 
 
 def _omics_seeds(_: Path) -> list[bytes]:
-    import gzip
-
     rng = np.random.default_rng(0)
     lines = [",".join(["patient_id", *(f"G{g}" for g in range(5))])]
     lines += [",".join([f"P{i}", *(f"{v:.3f}" for v in rng.normal(size=5))]) for i in range(8)]
     text = "\n".join(lines).encode() + b"\n"
-    return [text, gzip.compress(text, mtime=0)]
+    return [text]
+
+
+def _packed_omics_seeds(folder: Path) -> list[bytes]:
+    import gzip
+
+    return [gzip.compress(_omics_seeds(folder)[0], mtime=0)]
 
 
 def _read_omics(path: Path) -> object:
@@ -339,13 +343,54 @@ def _read_student(path: Path) -> object:
     return load_student(folder)
 
 
+def _checkpoint_seeds(folder: Path) -> list[bytes]:
+    import torch
+
+    state = {"encoder.weight": torch.ones(8, 4), "module.head.bias": torch.zeros(2)}
+    torch.save({"state_dict": state}, folder / "seed.pt")
+    return [(folder / "seed.pt").read_bytes()]
+
+
+def _read_checkpoint(path: Path) -> object:
+    from momkd.errors import CheckpointError
+    from momkd.study.checkpoint import import_checkpoint
+
+    try:
+        return import_checkpoint(path, path.parent / "student")
+    except CheckpointError as error:
+        # The seed is whole and no MoMKD checkpoint: that it is refused for its tensors is right.
+        return error
+
+
+def _splits_seeds(_: Path) -> list[bytes]:
+    roles = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+    rows = [f"0,{fold},{roles[(i + 3 * fold) % 12]},P{i}" for fold in range(2) for i in range(12)]
+    return ["\n".join(["repeat,fold,role,patient_id", *rows, ""]).encode()]
+
+
+def _read_splits(path: Path) -> object:
+    import pandas as pd
+
+    from momkd.cohort.splits import read_splits
+    from momkd.errors import SplitError, raise_problems
+
+    names = [f"P{i}" for i in range(12)]
+    people = pd.DataFrame({"label": [i % 2 for i in range(12)], "group": names}, index=pd.Index(names))
+    splits, problems = read_splits(path, people, classes=("negative", "positive"))
+    raise_problems(problems, SplitError)
+    return splits
+
+
 READERS = {
     "hdf5": Reader(".h5", _h5_seeds, _read_bag),
     "tensor": Reader(".pt", _pt_seeds, _read_bag),
     "experiment": Reader(".yaml", _yaml_seeds, _read_yaml),
     "cohort": Reader(".csv", _csv_seeds, _read_cohort),
     "omics": Reader(".csv", _omics_seeds, _read_omics),
+    "omics-gz": Reader(".csv.gz", _packed_omics_seeds, _read_omics),
     "student": Reader(".bin", _student_seeds, _read_student),
+    "checkpoint": Reader(".pt", _checkpoint_seeds, _read_checkpoint),
+    "splits": Reader(".csv", _splits_seeds, _read_splits),
 }
 
 

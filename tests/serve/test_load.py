@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -34,9 +35,15 @@ async def ask_often(base: str, body: bytes, times: int) -> list[tuple[int, float
 
 def test_many_requests_at_once(service: Running, at_hand: Path) -> None:
     body = (at_hand / "A1.h5").read_bytes()
-    asyncio.run(ask_often(service.base, body, 100))
+
+    def ask(times: int) -> list[tuple[int, float]]:
+        # In a thread of its own: Playwright, where it ran before, keeps a loop in this one.
+        with ThreadPoolExecutor(1) as beside:
+            return beside.submit(asyncio.run, ask_often(service.base, body, times)).result()
+
+    ask(100)
     before = memory(service)
-    answers = asyncio.run(ask_often(service.base, body, 300))
+    answers = ask(300)
     assert {status for status, _ in answers} == {200}
     assert len({value for _, value in answers}) == 1
     assert memory(service) <= 1.10 * before

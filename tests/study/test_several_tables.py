@@ -48,7 +48,7 @@ def test_what_it_leaves(home: Path, run: Path) -> None:
     of_all_members = len(genes[["table", "gene"]].drop_duplicates())
     assert f"taught by {of_all_members} genes" in card["source"]
     environment = json.loads((run / "environment.json").read_text())
-    assert set(environment["data"]) == {"cohort table", "omics table cnv", "omics table rna"}
+    assert set(environment["data"]) == {"feature files", "cohort table", "omics table cnv", "omics table rna"}
     # The student needs histology alone.
     assert len(predict(run, [home / "features"])) > 0
 

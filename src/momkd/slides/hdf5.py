@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from momkd.slides.heaps import check_heaps
 from momkd.slides.sheet import Stored, defect
 
 _DAMAGED = "copy or write the file again; it is incomplete or not HDF5"
@@ -29,6 +30,7 @@ def open_h5(path: Path) -> Iterator[Any]:
         raise defect(path, f"cannot be opened ({error})", "a complete HDF5 file", _DAMAGED) from error
     with file:
         try:
+            check_heaps(path, file)
             yield file
         except (OSError, RuntimeError, KeyError) as error:  # what h5py raises where a file is damaged further in
             raise defect(path, f"is damaged ({error})", "a complete HDF5 file", _DAMAGED) from error

@@ -78,7 +78,7 @@ def _load(path: Path) -> torch.Tensor:
     except pickle.UnpicklingError as error:
         mend = "save the tensor alone with torch.save; momkd unpickles no objects, because that can run code"
         raise defect(path, "not a plain tensor (it is damaged, or needs pickle)", _EXPECTED, mend) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:
         found = f"cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         raise defect(path, found, _EXPECTED, "copy or write the file again") from error
     if not isinstance(loaded, torch.Tensor):

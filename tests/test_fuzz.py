@@ -1,0 +1,66 @@
+"""Broken files of every kind, a few at random each time the same; benchmarks/reliability/fuzz.py makes very many."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.reliability.fuzz import READERS, mutate
+
+from momkd.errors import FeatureFileError, MomkdError
+from momkd.slides.readers import read_bag
+
+INPUTS = 60
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_only_our_own_errors_come_out(name: str, tmp_path: Path) -> None:
+    reader, rng = READERS[name], np.random.default_rng(1)
+    seeds, target, refused = reader.seeds(tmp_path), tmp_path / f"input{reader.suffix}", 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(INPUTS):
+            target.write_bytes(mutate(seeds[number % len(seeds)], rng, seeds))
+            try:
+                reader.read(target)
+            except MomkdError as error:
+                refused += bool(str(error).strip())
+    assert refused > 0 or name in ("cohort", "checkpoint")
+
+
+def test_a_heap_without_an_end_is_refused(tmp_path: Path) -> None:
+    """Found by the fuzzer: HDF5 itself reads such a file for ever."""
+    (data, *_) = READERS["hdf5"].seeds(tmp_path)
+    heap = data.index(b"GCOL")
+    place, end = heap + 16, heap + int.from_bytes(data[heap + 8 : heap + 16], "little")
+    while int.from_bytes(data[place : place + 2], "little") != 0:
+        place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
+    assert place < end
+    target = tmp_path / "input.h5"
+    target.write_bytes(data[: place + 8] + bytes(8) + data[place + 16 :])
+    script = f"from pathlib import Path; from momkd.slides.readers import read_bag; read_bag(Path({str(target)!r}))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert "is damaged (a global heap that has no end)" in found.stderr
+
+
+def test_an_archive_on_several_disks_is_refused(tmp_path: Path) -> None:
+    """Found by the fuzzer: zipfile.is_zipfile raises BadZipFile."""
+    target = tmp_path / "input.pt"
+    data = bytearray(READERS["tensor"].seeds(tmp_path)[0])
+    assert zipfile.is_zipfile(tmp_path / "seed.pt")
+    locator = data.rindex(b"PK\x06\x07") if b"PK\x06\x07" in data else None
+    if locator is None:
+        end = data.rindex(b"PK\x05\x06")
+        data[end:end] = b"PK\x06\x07" + (7).to_bytes(4, "little") + bytes(8) + (9).to_bytes(4, "little")
+    else:
+        data[locator + 16 : locator + 20] = (9).to_bytes(4, "little")
+    target.write_bytes(bytes(data))
+    with pytest.raises(zipfile.BadZipFile):
+        zipfile.is_zipfile(target)
+    with pytest.raises(FeatureFileError, match="cannot be read"):
+        read_bag(target)
