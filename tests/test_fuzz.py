@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from benchmarks.reliability.fuzz import READERS, mutate
 
-from momkd.errors import FeatureFileError, MomkdError
+from momkd.errors import ExperimentError, FeatureFileError, MomkdError
+from momkd.experiment import load_experiment
 from momkd.slides.readers import read_bag
 
 INPUTS = 60
@@ -64,3 +65,39 @@ def test_an_archive_on_several_disks_is_refused(tmp_path: Path) -> None:
         zipfile.is_zipfile(target)
     with pytest.raises(FeatureFileError, match="cannot be read"):
         read_bag(target)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a\\0b"])
+def test_a_path_that_cannot_be_one(path: str, tmp_path: Path) -> None:
+    """Found by the fuzzer: expanduser raises RuntimeError."""
+    (tmp_path / "E.yaml").write_text(f'cohort: {{table: "{path}"}}\nfeatures: {{dir: f}}\ntask: {{label: x}}\n')
+    with pytest.raises(ExperimentError, match="cohort.table: .* is no path here"):
+        load_experiment(tmp_path / "E.yaml")
+
+
+def test_numbers_of_an_unknown_precision(tmp_path: Path) -> None:
+    """Found by the fuzzer: h5py raises ValueError for a float that NumPy does not have."""
+    (data, *_) = READERS["hdf5"].seeds(tmp_path)
+    # The datatype of float16: size 2, offset 0, precision 16, exponent at 10 of 5 bits, mantissa at 0 of 10; bias.
+    numbers = bytes([2, 0, 0, 0, 0, 0, 16, 0, 10, 5, 0, 10])
+    place = data.index(numbers) + len(numbers)
+    target = tmp_path / "input.h5"
+    target.write_bytes(data[:place] + b"\xff\xff\x00\x00" + data[place + 4 :])
+    with pytest.raises(FeatureFileError, match="a type that NumPy does not know|is damaged"):
+        read_bag(target)
+
+
+def test_a_disk_that_fills_leaves_a_clear_error(tmp_path: Path) -> None:
+    """HDF5 raises RuntimeError, from places where nothing can be caught; the writer does not let it come to that."""
+    script = (
+        "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
+        "from momkd.slides.bag import Bag; from momkd.slides.writer import write_bag\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "bag = Bag('A1', np.ones((500, 50), np.float32), None, None, None, None)\n"
+        "write_bag(bag, Path(sys.argv[1]), dtype='float32', producer='test')\n"
+    )
+    target = tmp_path / "A1.h5"
+    found = subprocess.run([sys.executable, "-c", script, str(target)], capture_output=True, text=True, check=False)
+    assert found.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{target}'"
+    assert "ignored" not in found.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -149,7 +149,9 @@ def try_build(given: Mapping[str, Any], *, base: Path) -> tuple[Experiment | Non
     one_table = isinstance(written, Mapping) and is_one_table(written)
     given = {**given, "omics": tables_by_name(written)}
     merged = _merge(_preset_for(given), given)
-    _resolve_paths(merged, base.resolve())
+    problems = _resolve_paths(merged, base.resolve())
+    if problems:
+        return None, problems
     try:
         return Experiment.model_validate(merged), []
     except ValidationError as error:
@@ -171,13 +173,20 @@ def _preset_for(given: Mapping[str, Any]) -> dict[str, Any]:
     return preset
 
 
-def _resolve_paths(merged: Mapping[str, Any], base: Path) -> None:
+def _resolve_paths(merged: Mapping[str, Any], base: Path) -> list[str]:
+    """Make paths absolute; return a line for each that cannot be one here (~nobody, a loop of links)."""
+    problems = []
     tables = merged.get("omics")
-    blocks = [(merged.get(section), key) for section, key in _PATHS]
-    blocks += [(table, "table") for table in tables.values()] if isinstance(tables, Mapping) else []
-    for block, key in blocks:
+    blocks = [(section, merged.get(section), key) for section, key in _PATHS]
+    if isinstance(tables, Mapping):
+        blocks += [(f"omics.{name}", table, "table") for name, table in tables.items()]
+    for section, block, key in blocks:
         if isinstance(block, dict) and isinstance(block.get(key), str | Path):
-            block[key] = str((base / Path(block[key]).expanduser()).resolve())
+            try:
+                block[key] = str((base / Path(block[key]).expanduser()).resolve())
+            except (RuntimeError, ValueError, OSError) as error:
+                problems.append(f"{section}.{key}: {str(block[key])!r} is no path here ({error})")
+    return problems
 
 
 def _preset_of(given: Mapping[str, Any]) -> str:

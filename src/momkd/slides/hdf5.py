@@ -32,7 +32,8 @@ def open_h5(path: Path) -> Iterator[Any]:
         try:
             check_heaps(path, file)
             yield file
-        except (OSError, RuntimeError, KeyError) as error:  # what h5py raises where a file is damaged further in
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            # What h5py raises where a file is damaged further in.
             raise defect(path, f"is damaged ({error})", "a complete HDF5 file", _DAMAGED) from error
 
 
@@ -52,7 +53,7 @@ def dataset(path: Path, file: Any, name: str) -> Stored:
         raise defect(path, f"{name} is {kind}", f"{name} to be a dataset")
     try:
         dtype = np.dtype(member.dtype)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise defect(path, f"{name} has a type that NumPy does not know ({error})", "numbers") from error
     return Stored(name, tuple(member.shape or ()), dtype, lambda: _read_whole(path, name, member))
 

@@ -11,9 +11,11 @@ with (1, D) chunks; float16, because it halves that again. Equal bags give equal
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -72,7 +74,7 @@ def write_bag(
             "source_layout": source_note.layout or None,
             "settings": source_note.settings or None,
         }
-    with atomic_path(target) as temporary, h5py.File(temporary, "w") as file:
+    with _new_h5(target) as file:
         file.create_dataset("features", data=stored.features)
         if stored.coords is not None:
             file.create_dataset("coords", data=stored.coords.astype(np.int32))
@@ -81,6 +83,23 @@ def write_bag(
         for name, value in attributes.items():
             if value is not None:
                 file.attrs[name] = value
+
+
+@contextmanager
+def _new_h5(target: Path) -> Iterator[Any]:
+    """An HDF5 file that is whole, or not there; raises OSError where it cannot be written.
+
+    It is made in memory: on a disk that is full, HDF5 raises in places where nothing can be caught.
+    """
+    with h5py.File(target.name, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    with atomic_path(target) as temporary:
+        try:
+            temporary.write_bytes(image)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def read_notes(path: Path) -> Mapping[str, str]:
