@@ -22,6 +22,8 @@ from momkd.serve.uploads import Upload
 
 # Short tasks (a prediction, a tile) that may stand in line before more are refused.
 _LINE = 512
+# A file that takes a reader longer is broken, or made to.
+_QUICK_SECONDS = 120.0
 
 
 @dataclass(eq=False)
@@ -59,7 +61,8 @@ class Service:
 
     def __init__(self, settings: ServeSettings, work: Path) -> None:
         self.settings, self.work = settings, work
-        self.quick, self.thorough = WorkerProcess("quick", settings), WorkerProcess("thorough", settings)
+        self.quick = WorkerProcess("quick", settings, min(_QUICK_SECONDS, settings.max_seconds))
+        self.thorough = WorkerProcess("thorough", settings, settings.max_seconds)
         self.metrics = Metrics(self.quick, self.thorough)
         self.jobs: dict[str, Job] = {}
         self.uploads: dict[str, Upload] = {}

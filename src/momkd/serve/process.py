@@ -56,10 +56,10 @@ class Ticket:
 
 
 class WorkerProcess:
-    """One process and the thread that speaks with it."""
+    """One process and the thread that speaks with it; a task that takes ``most_seconds`` ends with the process."""
 
-    def __init__(self, name: str, settings: ServeSettings) -> None:
-        self.name, self._settings = name, settings
+    def __init__(self, name: str, settings: ServeSettings, most_seconds: float) -> None:
+        self.name, self._settings, self._most_seconds = name, settings, most_seconds
         self._tickets: queue.Queue[Ticket | None] = queue.Queue()
         self._context = multiprocessing.get_context("spawn")
         self._process: BaseProcess | None = None
@@ -140,7 +140,7 @@ class WorkerProcess:
                 _end(left, Broken("the service is stopping"))
 
     def _one(self, ticket: Ticket) -> Any:
-        pipe, deadline = self._pipe, time.monotonic() + self._settings.max_seconds
+        pipe, deadline = self._pipe, time.monotonic() + self._most_seconds
         if pipe is None:
             raise Broken("the worker has not started")
         try:
@@ -151,7 +151,7 @@ class WorkerProcess:
                     raise Cancelled
                 if time.monotonic() > deadline:
                     self._kill()
-                    raise TooLong(f"it took longer than {self._settings.max_seconds:g} s (--max-seconds)")
+                    raise TooLong(f"it took longer than {self._most_seconds:g} s")
                 if not pipe.poll(_LOOK):
                     continue
                 answer = pipe.recv()
