@@ -253,3 +253,14 @@ def test_quantile_scores_a_patch_alike_in_a_bag_of_any_size() -> None:
     for size in (1, 3, 50):
         parts = [normalizer.transform(probe[start : start + size]) for start in range(0, len(probe), size)]
         np.testing.assert_allclose(np.concatenate(parts), together, rtol=1e-6, atol=1e-7)
+
+
+def test_float16_is_widened_exactly_whoever_may_write_to_it() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(1, -1)
+    locked = finite.copy()
+    locked.flags.writeable = False
+    for features in (finite, locked, np.asfortranarray(np.repeat(finite, 3, axis=0)).T):
+        found = make_normalizer("none").transform(features)
+        assert found.dtype == np.float32
+        assert np.array_equal(found, features.astype(np.float32))

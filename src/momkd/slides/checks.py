@@ -82,12 +82,29 @@ def as_features(path: Path, values: np.ndarray) -> np.ndarray:
     if values.dtype == np.float64 and not np.isfinite(features).all():
         largest = float(np.abs(values).max())
         raise defect(path, f"features reach {largest:.3g}", "values within float32 (3.4e38)", _MEND)
-    if not features.any():
+    if _largest_bits(features) == 0:
         raise defect(path, "every feature is 0", "features of an encoder; the file was created but not filled", _MEND)
     return features
 
 
+# Of IEEE numbers without their sign: infinity, above which is NaN only, as an unsigned integer.
+_INFINITE = {np.dtype(np.float16): 0x7C00, np.dtype(np.float32): 0x7F800000}
+
+
+def _largest_bits(values: np.ndarray) -> int:
+    """The largest magnitude of float16 or float32 values as the integer of its bits; 0 where all are 0.
+
+    Integers of float bits are in the order of the magnitudes, and NumPy compares integers several times faster than it
+    asks float16 whether it is finite: half the time of reading a slide.
+    """
+    unsigned: type[np.unsignedinteger] = np.uint16 if values.itemsize == 2 else np.uint32
+    bits = np.ascontiguousarray(values).view(unsigned)
+    return int((bits & unsigned((1 << (8 * values.itemsize - 1)) - 1)).max(initial=0))
+
+
 def _check_finite(path: Path, values: np.ndarray) -> None:
+    if values.dtype in _INFINITE and _largest_bits(values) < _INFINITE[values.dtype]:
+        return
     finite = np.isfinite(values)
     if finite.all():
         return

@@ -46,7 +46,14 @@ class NoNormalizer:
 
     def transform(self, features: np.ndarray) -> np.ndarray:
         """Return the features as float32."""
-        return np.asarray(features, dtype=np.float32)
+        if features.dtype != np.float16 or not features.flags.writeable:
+            return np.asarray(features, dtype=np.float32)
+        # The same numbers several times faster: NumPy widens one float16 after the other. Torch takes no array that
+        # must not be written to.
+        import torch
+
+        widened: np.ndarray = torch.from_numpy(np.ascontiguousarray(features)).float().numpy()
+        return widened
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return no array."""
