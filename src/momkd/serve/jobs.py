@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from momkd.errors import ServeError
 from momkd.serve import answers
 from momkd.serve.answers import State, refuse
 from momkd.serve.metrics import Metrics
@@ -34,7 +35,7 @@ class Job:
     source: Source
     folder: Path
     uploads: list[Upload]
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    id: str
     state: State = "waiting"
     progress: Progress = field(default_factory=lambda: Progress("waiting"))
     error: str | None = None
@@ -96,7 +97,7 @@ class Service:
             raise refuse(422, self._clean(str(error))) from error
         except TooLong as error:
             raise refuse(504, str(error)) from error
-        except (Broken, Cancelled) as error:
+        except (Broken, Cancelled, ServeError) as error:
             raise refuse(500, str(error)) from error
         except asyncio.CancelledError:
             ticket.future.cancel()
@@ -107,8 +108,8 @@ class Service:
         self.tidy()
         if len(self.jobs) >= self.settings.max_jobs and not self._drop_oldest():
             raise refuse(429, f"{len(self.jobs)} jobs are waiting or running (--max-jobs); try again later")
-        job = Job(model, source, self.work / "jobs", uploads)
-        job.folder = self.work / "jobs" / job.id
+        name = secrets.token_urlsafe(12)
+        job = Job(model, source, self.work / "jobs" / name, uploads, name)
         job.folder.mkdir(parents=True)
         for upload in uploads:
             self.uploads.pop(upload.id, None)

@@ -208,7 +208,7 @@ def _upload(service: Service, upload: str) -> Upload:
 async def _receive(service: Service, request: Request, name: str, *, features_only: bool = False) -> Upload:
     most = service.settings.max_upload
     suffix = check_name(name, features_only=features_only)
-    check_size(request.headers.get("content-length"), most)
+    check_size(request.headers.get("content-length"), most, service.work)
     try:
         return await receive(_body(request), name, suffix, service.incoming, most)
     except ClientDisconnect as error:

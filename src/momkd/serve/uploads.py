@@ -24,6 +24,8 @@ _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     **dict.fromkeys((".jpg", ".jpeg"), (b"\xff\xd8\xff",)),
 }
 _LONGEST_NAME = 150
+# What results of jobs still need when a file has come.
+_SPARE_BYTES = 256 << 20
 _HEAD = max(len(beginning) for every in _BEGINNINGS.values() for beginning in every)
 
 
@@ -62,14 +64,16 @@ def check_name(name: str, *, features_only: bool = False) -> str:
     return suffix
 
 
-def check_size(declared: str | None, most: int) -> None:
-    """Raise 413 where the request says that it is too large, 400 where it says nonsense."""
+def check_size(declared: str | None, most: int, folder: Path) -> None:
+    """Raise 413 where the request says that it is too large, 400 where it says nonsense, 507 without room for it."""
     if declared is None:
         return
     if not declared.isdecimal():
         raise refuse(400, f"content-length {declared[:40]!r} is no number")
     if int(declared) > most:
         raise _too_large(most)
+    if shutil.disk_usage(folder).free < int(declared) + _SPARE_BYTES:
+        raise refuse(507, "the disk of the service has no room for the file")
 
 
 async def receive(body: AsyncIterator[bytes], name: str, suffix: str, folder: Path, most: int) -> Upload:
