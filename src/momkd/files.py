@@ -17,8 +17,9 @@ from typing import Any
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success fsync it and rename it to ``target``.
 
-    A crash at any point leaves either the old file or none under the final name. The temporary file is
-    removed when the block raises. Parent folders are made.
+    A crash at any point leaves either the old file or none under the final name. The temporary file is removed when the
+    block raises. Parent folders are made. The block writes this file and does nothing else: an OSError of the system
+    that names no file, or the temporary one, is raised as one that names ``target``.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -27,6 +28,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         publish(temporary, target)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ from momkd.extract.sources import Slide
 from momkd.slides.bag import Bag
 from momkd.slides.readers import read_bag
 from momkd.slides.writer import write_bag
+from momkd.student import FeatureGeometry
 
 pytestmark = pytest.mark.usefixtures("wsi")
 GREEN = np.array((20, 220, 60), np.uint8)
@@ -123,7 +124,8 @@ def test_objects_of_a_real_slide_are_valid_and_lie_on_its_tissue(
     features = np.random.default_rng(0).normal(size=(len(tiling.coords), 5)).astype(np.float32)
     bag = Bag(slide.slide_id, features, tiling.coords, float(tiling.patch_size_level0), tiling.mpp, "lite")
     write_bag(bag, tmp_path / f"{slide.slide_id}.h5", producer="tests")
-    student = make_student(tmp_path / "student")
+    geometry = FeatureGeometry(5, "lite", patch_um=tiling.patch_size_level0 * tiling.mpp)
+    student = make_student(tmp_path / "student", features=geometry)
     report = explain_slides(student, [tmp_path / f"{slide.slide_id}.h5"], tmp_path / "out", slides=[slide.path])
     assert report.failed == {}
     objects = json.loads((tmp_path / "out" / slide.slide_id / "patches.geojson").read_text())["features"]

@@ -56,7 +56,7 @@ def open_pixels(slide: Slide, bag: Bag) -> Iterator[SlidePixels]:
     Raises ExtractError where it cannot be opened, ExplainError where its patches do not lie on it.
     """
     with open_whole(slide, bag.mpp) as pixels:
-        _check_place(slide, pixels, bag)
+        check_place(slide, pixels, bag)
         yield pixels
 
 
@@ -71,7 +71,8 @@ def open_whole(slide: Slide, slide_mpp: float | None) -> Iterator[SlidePixels]:
         yield SlidePixels(opened.reader, canvas)
 
 
-def _check_place(slide: Slide, pixels: SlidePixels, bag: Bag) -> None:
+def check_place(slide: Slide, pixels: SlidePixels, bag: Bag) -> None:
+    """Raise ExplainError where the patches of a bag do not lie on a slide."""
     if bag.coords is None:
         return
     x, y = (int(value) for value in bag.coords.max(0))

@@ -18,6 +18,7 @@ from momkd.errors import ExplainError, MomkdError, StudentError, summarise
 from momkd.explain.faithful import SHARES, area, curves, highest_first, paired_p
 from momkd.explain.index import write_index
 from momkd.explain.pictures import draw_faithfulness
+from momkd.explain.pixels import open_pixels
 from momkd.explain.slide import write_slide
 from momkd.explain.told import told
 from momkd.extract.sources import Slide, find_slides
@@ -152,7 +153,7 @@ class _Job:
             reasons,
             student,
             threshold=ensemble.threshold,
-            slide=slide,
+            slide=None if slide is None else open_pixels(slide, bag),
             patch_size=bag.patch_size_level0 or settings.patch_size_level0,
             top_count=settings.top,
         )

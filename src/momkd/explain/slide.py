@@ -11,7 +11,7 @@ FOLDER/<slide_id>/  explanation.json   what is predicted, by whom, from what; wr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,9 @@ from momkd.explain.canvas import Canvas, blank, paint
 from momkd.explain.codes import code_names, memory_names
 from momkd.explain.geojson import write_geojson
 from momkd.explain.heatmap import OPACITY, Look, blended, draw_heatmap, scale_of
-from momkd.explain.pixels import SlidePixels, open_pixels
+from momkd.explain.pixels import SlidePixels
 from momkd.explain.pyramid import write_pyramid
 from momkd.explain.top import PIXELS, TopRow, draw_rows, prototype_rows, top
-from momkd.extract.sources import Slide
 from momkd.files import atomic_path
 from momkd.slides.bag import Bag
 from momkd.student.predictor import StudentPredictor
@@ -88,11 +87,14 @@ def write_slide(
     student: StudentPredictor,
     *,
     threshold: float,
-    slide: Slide | None,
+    slide: AbstractContextManager[SlidePixels] | None,
     patch_size: float | None,
     top_count: int,
 ) -> tuple[list[str], list[str]]:
-    """Write everything but explanation.json; return the names of the files, and what could not be drawn and why."""
+    """Write everything but explanation.json; return the names of the files, and what could not be drawn and why.
+
+    ``slide`` is entered where there is something to draw on it.
+    """
     classes = student.card.classes
     memories = memory_names(student.card)
     maps = maps_of(reasons, classes)
@@ -109,7 +111,7 @@ def write_slide(
     write_geojson(folder / "patches.geojson", bag.slide_id, bag.coords, patch_size, measured, speaks)
     files.append("patches.geojson")
     with ExitStack() as stack:
-        pixels = stack.enter_context(open_pixels(slide, bag)) if slide is not None else None
+        pixels = None if slide is None else stack.enter_context(slide)
         canvas = pixels.canvas if pixels is not None else blank(bag.coords, patch_size, bag.mpp)
         title = f"{bag.slide_id}\n{predicted_words(reasons, student, threshold)}"
         # On white paper colours are those of the colour bar; over a slide the tissue shows through.

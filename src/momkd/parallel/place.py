@@ -43,10 +43,6 @@ class Place:
         return self.on != "local"
 
 
-HERE = Place(workers=1)
-"""This process."""
-
-
 def run_tasks(
     tasks: Sequence[Any], make_context: Callable[[], Any], work: Work, *, place: Place, workers: int, watch: Watch
 ) -> None:

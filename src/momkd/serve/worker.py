@@ -7,16 +7,16 @@ import signal
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from momkd.errors import MomkdError, ServeError
-from momkd.explain.pixels import SlidePixels, open_whole
+from momkd.explain.pixels import SlidePixels, check_place, open_whole
 from momkd.explain.slide import write_slide
-from momkd.explain.told import told
+from momkd.explain.told import told, told_prediction
 from momkd.extract.sources import Slide, find_slides
 from momkd.files import write_json
 from momkd.serve.settings import ServeSettings
@@ -135,17 +135,7 @@ class _Worker:
 
     def _predict(self, ensemble: Ensemble, path: Path) -> dict[str, Any]:
         found = ensemble.predict(read_bag(path, slide_mpp=self.settings.slide_mpp))
-        names = ensemble.classes or (ensemble.label,)
-        low, high = (found.values if one is None else one for one in (found.low, found.high))
-        return {
-            "slide_id": found.slide_id,
-            "label": ensemble.label,
-            "prediction": dict(zip(names, map(float, found.values), strict=True)),
-            "lowest": dict(zip(names, map(float, low), strict=True)),
-            "highest": dict(zip(names, map(float, high), strict=True)),
-            "threshold": ensemble.threshold if ensemble.task.binary else None,
-            "predicted": ensemble.predicted(found.values),
-        }
+        return told_prediction(found, ensemble)
 
     def _explain(self, task: Explain, tell: Tell) -> dict[str, Any]:
         ensemble, source, settings = self.models[task.model], task.source, self.settings
@@ -163,19 +153,24 @@ class _Worker:
         reasons = explain(ensemble.students, bag)
         tell(Progress("drawing"))
         student, patch_size = ensemble.students[0], bag.patch_size_level0 or settings.patch_size_level0
+        drawn = bag.coords is not None and patch_size is not None
+        pixels = None
+        if slide is not None and drawn:
+            # Opened once, for the pictures and for the tiles that will be asked for.
+            pixels = self.open(source)
+            check_place(slide, pixels, bag)
         files, notes = write_slide(
             task.folder,
             bag,
             reasons,
             student,
             threshold=ensemble.threshold,
-            slide=slide,
+            slide=None if pixels is None else nullcontext(pixels),
             patch_size=patch_size,
             top_count=_TOP,
         )
         view = None
         if bag.coords is not None and patch_size is not None:
-            pixels = None if slide is None else self.open(source)
             view = view_of(bag, reasons, student.card, patch_size, pixels, _TOP)
         found = told(bag, reasons, ensemble, files, notes)
         write_json(task.folder / "view.json", view)

@@ -96,10 +96,7 @@ def _new_h5(target: Path) -> Iterator[Any]:
         file.flush()
         image = file.id.get_file_image()
     with atomic_path(target) as temporary:
-        try:
-            temporary.write_bytes(image)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(target)) from error
+        temporary.write_bytes(image)
 
 
 def read_notes(path: Path) -> Mapping[str, str]:
