@@ -20,7 +20,7 @@ from momkd.slides.writer import write_bag
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytest_plugins = ["tests.students"]
+pytest_plugins = ["tests.stores", "tests.students"]
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from momkd.errors import FeatureFileError
-from momkd.slides.folders import feature_folder
-from momkd.slides.readers import find_features
+from momkd.slides.folders import feature_folder, find_features
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from momkd.cli.app import run as momkd
-from momkd.slides.inspection import LAYOUTS, inspect_file, inspect_sources
+from momkd.slides.folders import given_features
+from momkd.slides.inspection import LAYOUTS, inspect_file
 from momkd.slides.layouts import LAYOUTS as HDF5_LAYOUTS
 
 
@@ -48,7 +49,7 @@ def test_a_folder_lists_its_files(write_h5: Any, tmp_path: Path, capsys: Any) ->
     features = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     folder = write_h5("a.h5", {"features": features}).parent
     write_h5("b.h5", {"features": features})
-    assert inspect_sources(folder)
+    assert given_features(folder)[0]
     assert momkd(["inspect", str(folder)]) == 0
     assert capsys.readouterr().out
 

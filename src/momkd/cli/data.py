@@ -19,8 +19,9 @@ from momkd.errors import OmicsError
 from momkd.experiment import Experiment, OmicsSettings
 from momkd.omics.genes import GeneReport, gene_report
 from momkd.parallel import Place
+from momkd.slides.folders import given_features
 from momkd.slides.importer import ImportReport, add_graphs, import_features
-from momkd.slides.inspection import inspect_file, inspect_sources
+from momkd.slides.inspection import inspect_file
 from momkd.slides.mpp import read_slide_mpp
 from momkd.study.run_folder import write_csv
 
@@ -39,7 +40,7 @@ class _SlideProgress:
 
 
 def do_import(
-    source: Path, out: Path, dtype: str, slide_mpp: str | None, k: int | None, table: str | None, place: Place
+    source: str, out: Path, dtype: str, slide_mpp: str | None, k: int | None, table: str | None, place: Place
 ) -> None:
     """Import feature files; exit code 1 if any could not be."""
     progress = _SlideProgress("importing")
@@ -57,9 +58,9 @@ def do_import(
     _show_report(report, "imported")
 
 
-def do_inspect(sources: list[Path], slide_mpp: str | None, table: str | None, *, as_json: bool) -> None:
+def do_inspect(sources: list[str], slide_mpp: str | None, table: str | None, *, as_json: bool) -> None:
     """Show what each file is; of several files a line each, then what is wrong; exit code 1 if any is."""
-    files = [file for source in sources for file in inspect_sources(source)]
+    files = [file for source in sources for file in given_features(source)[0]]
     found = [inspect_file(file, slide_mpp=read_slide_mpp(slide_mpp), table=table) for file in files]
     if as_json:
         rows = [

@@ -20,7 +20,7 @@ _SHORT = {"minus_random": "Δ", "p": "p"}
 
 def do_explain(
     model: Path,
-    sources: list[Path],
+    sources: list[str],
     out: Path,
     settings: ExplainSettings,
     *,

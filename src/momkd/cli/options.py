@@ -21,7 +21,10 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A run, a fold folder or a student folder.")]
-FeaturesArgument = Annotated[list[Path], typer.Argument(metavar="FEATURES…", help="Feature files or folders of them.")]
+FeaturesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="FEATURES…", help="Feature files or folders of them, here or behind a URL (s3://…)."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where networks compute: cpu, cuda, cuda:1 …")]
 SlideMppOption = Annotated[
     str | None,

@@ -73,7 +73,7 @@ def do_evaluate(
 
 def do_predict(
     model: Path,
-    sources: list[Path],
+    sources: list[str],
     out: Path,
     table: Path | None,
     slide_mpp: str | None,

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from momkd.cli.options import ExperimentFile, GpusOption, OnOption, Overrides, SlideMppOption, app, load
+from momkd.cli.options import (
+    ExperimentFile,
+    FeaturesArgument,
+    GpusOption,
+    OnOption,
+    Overrides,
+    SlideMppOption,
+    app,
+    load,
+)
 from momkd.parallel import Place
 
 
@@ -62,7 +71,9 @@ def check(
 
 @app.command("import-features")
 def import_features(
-    source: Annotated[Path, typer.Argument(help="A feature file, or a folder of them, in any known layout.")],
+    source: Annotated[
+        str, typer.Argument(help="A feature file, or a folder of them, in any known layout, here or behind a URL.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the imported files.")],
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     slide_mpp: SlideMppOption = None,
@@ -81,7 +92,7 @@ def import_features(
 
 @app.command()
 def inspect(
-    sources: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Feature files, or folders of them.")],
+    sources: FeaturesArgument,
     slide_mpp: SlideMppOption = None,
     table: Annotated[str | None, typer.Option(help="The features of LazySlide stores that hold several.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, one object a file.")] = False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ from momkd.slides.graph import bag_edges
 from momkd.slides.mpp import SlideMpp
 from momkd.slides.packing import PackReport, Progress, pack_store
 from momkd.slides.readers import bag_digest, read_bag
+from momkd.slides.remote import RemoteFile
 from momkd.slides.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -87,11 +87,14 @@ class CohortData:
         return self._headers[slide_id].n_patches
 
     def fingerprint(self) -> str:
-        """SHA-256 of what the feature files are by their headers and sizes; their values are not read."""
+        """SHA-256 of what the feature files are by headers, sizes and, behind a URL, versions; values are not read."""
         lines = []
         for slide_id, info in sorted(self._headers.items()):
-            path = Path(self._paths[slide_id])
-            size = path.stat().st_size if path.is_file() else 0
+            path = self._paths[slide_id]
+            if isinstance(path, RemoteFile):
+                size = f"{path.size} {path.version}"
+            else:
+                size = str(path.stat().st_size if path.is_file() else 0)
             lines.append(f"{slide_id} {info.n_patches} {info.width} {info.dtype} {size}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +17,8 @@ from momkd.cohort.values import QUARTERS, quarters_of, read_values
 from momkd.errors import Problem, summarise
 from momkd.experiment import Experiment, TaskSettings
 from momkd.experiment.data import TaskType
-from momkd.slides.readers import find_features
+from momkd.slides.folders import find_features
+from momkd.slides.remote import FeatureFile
 
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ def _patient_groups(labelled: Sequence[Row], name: str, column: str) -> tuple[di
 
 
 def _assemble(
-    slides: Sequence[tuple[str, str, Path]],
+    slides: Sequence[tuple[str, str, FeatureFile]],
     outcomes: Mapping[str, Outcome],
     groups: Mapping[str, str],
     task: TaskSettings,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from momkd.experiment.section import Count, Positive, Section
+
+# Of a folder in an object store or on a web server.
+Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+]*://")]
 
 
 class CohortSettings(Section):
@@ -21,9 +24,12 @@ class CohortSettings(Section):
 
 
 class FeatureSettings(Section):
-    """The patch features: one file a slide, in any layout that momkd reads."""
+    """The patch features: one file a slide, in any layout that momkd reads.
 
-    dir: Path
+    ``dir`` may be a URL (s3://bucket/features, gs://, az://, https://); ``docs/cluster.md`` says what then happens.
+    """
+
+    dir: Url | Path
     normalize: Literal["none", "standard", "quantile"] = Field("none", description="fitted on training patients")
     slide_mpp: Positive | Path | None = Field(
         None, description="µm per level-0 pixel where files lack it: a number, or a CSV with slide_id and mpp"

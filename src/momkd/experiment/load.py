@@ -181,12 +181,16 @@ def _resolve_paths(merged: Mapping[str, Any], base: Path) -> list[str]:
     if isinstance(tables, Mapping):
         blocks += [(f"omics.{name}", table, "table") for name, table in tables.items()]
     for section, block, key in blocks:
-        if isinstance(block, dict) and isinstance(block.get(key), str | Path):
+        if isinstance(block, dict) and isinstance(block.get(key), str | Path) and not _is_url(section, key, block[key]):
             try:
                 block[key] = str((base / Path(block[key]).expanduser()).resolve())
             except (RuntimeError, ValueError, OSError) as error:
                 problems.append(f"{section}.{key}: {str(block[key])!r} is no path here ({error})")
     return problems
+
+
+def _is_url(section: str, key: str, value: object) -> bool:
+    return (section, key) == ("features", "dir") and isinstance(value, str) and "://" in value
 
 
 def _preset_of(given: Mapping[str, Any]) -> str:

@@ -22,10 +22,12 @@ from momkd.explain.pixels import open_pixels
 from momkd.explain.slide import write_slide
 from momkd.explain.told import told
 from momkd.extract.sources import Slide, find_slides
-from momkd.files import atomic_path, read_json, remove_leftovers, sha256_file, write_json, write_text
+from momkd.files import atomic_path, read_json, remove_leftovers, write_json, write_text
 from momkd.slides.bag import Bag
+from momkd.slides.cache import file_sha256
 from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import read_bag
+from momkd.slides.remote import FeatureFile
 from momkd.student.reasons import SlideReasons, explain
 from momkd.study.predict import Ensemble, feature_files, load_model
 from momkd.study.run_folder import write_csv
@@ -73,7 +75,7 @@ class ExplainReport:
 
 def explain_slides(
     model: Path,
-    sources: Sequence[Path],
+    sources: Sequence[str | Path],
     out: Path,
     settings: ExplainSettings | None = None,
     *,
@@ -124,11 +126,11 @@ class _Job:
         self.watch, self.report = watch, ExplainReport(out)
         self.identity = _digest([student.digest() for student in ensemble.students], asdict(settings))
 
-    def one(self, slide_id: str, path: Path, slide: Slide | None) -> None:
+    def one(self, slide_id: str, path: FeatureFile, slide: Slide | None) -> None:
         """Explain one slide, or see that nothing has changed."""
         folder, report = self.report.out / slide_id, self.report
         try:
-            identity = _digest(self.identity, sha256_file(path), _stamp(slide), version("momkd"))
+            identity = _digest(self.identity, file_sha256(path), _stamp(slide), version("momkd"))
             if _made_of(folder) == identity:
                 report.unchanged.append(slide_id)
                 self.watch(Event("unchanged", slide_id))

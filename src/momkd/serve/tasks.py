@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from momkd.slides.remote import FeatureFile
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,7 @@ class Source:
     """What a slide is made of: a feature file, the slide itself, or both; ``mpp`` where a table of slides gives it."""
 
     slide_id: str
-    features: Path | None = None
+    features: FeatureFile | None = None
     slide: Path | None = None
     mpp: float | None = None
 

@@ -114,6 +114,7 @@ def _write_slides(
         features = encode(encoder, tissue, patients.visible[patient], int(patients.site[patient]), rng)
         # Scanners leave a margin, so that the grid does not start at the corner of the slide.
         coords = rng.integers(0, 5000, 2) + tissue.cells * settings.patch_size_level0
+        target = folder / f"{name}.h5"
         bag = Bag(
             slide_id=name,
             features=features,
@@ -123,9 +124,9 @@ def _write_slides(
             encoder=ENCODER,
             edges={},
             layout="momkd",
-            source=folder / f"{name}.h5",
+            source=target,
         )
-        write_bag(bag, bag.source, producer="momkd simulator")
+        write_bag(bag, target, producer="momkd simulator")
         tissues[name] = tissue
     return tissues
 

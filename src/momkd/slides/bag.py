@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from momkd.slides.remote import FeatureFile
+
 
 @dataclass(frozen=True, eq=False)
 class Bag:
@@ -16,7 +18,8 @@ class Bag:
     ``features`` (P, D) float16 or float32, finite, C-contiguous. ``coords`` (P, 2) int64: x, y of each patch's
     top-left corner in level-0 pixels, or None where the file has none (they are never invented).
     ``patch_size_level0`` in level-0 pixels; ``mpp`` in µm per level-0 pixel. ``edges`` {k: (2, E) int64}: graphs the
-    file brings, row 0 the patch, row 1 its neighbour. ``layout`` is the name of the file layout, ``source`` the file.
+    file brings, row 0 the patch, row 1 its neighbour. ``layout`` is the name of the file layout, ``source`` the file,
+    here or behind a URL.
     """
 
     slide_id: str
@@ -27,7 +30,7 @@ class Bag:
     encoder: str | None
     edges: Mapping[int, np.ndarray] = field(default_factory=dict)
     layout: str = "memory"
-    source: Path = Path("memory")
+    source: FeatureFile = Path("memory")
 
     @property
     def n_patches(self) -> int:
@@ -58,4 +61,4 @@ class BagInfo:
     mpp: float | None
     encoder: str | None
     layout: str
-    source: Path
+    source: FeatureFile

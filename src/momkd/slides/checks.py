@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from momkd.slides.bag import Bag
+from momkd.slides.remote import FeatureFile
 from momkd.slides.sheet import Sheet, Stored, defect
 
 _MEND = "make the feature file again with the tool that wrote it, or list the slide in cohort.exclude"
@@ -26,7 +27,7 @@ def check_header(sheet: Sheet) -> tuple[int, int]:
     return n_patches, width
 
 
-def _check_features_header(path: Path, features: Stored, *, is_vector: bool) -> tuple[int, int]:
+def _check_features_header(path: FeatureFile, features: Stored, *, is_vector: bool) -> tuple[int, int]:
     shape = features.shape
     expected = f"{features.name} (patches, features) of float16, float32 or float64"
     if features.dtype.newbyteorder("=") not in _FLOATS:
@@ -46,7 +47,7 @@ def _check_features_header(path: Path, features: Stored, *, is_vector: bool) -> 
     return shape[0], shape[1]
 
 
-def _check_coords_header(path: Path, coords: Stored, n_patches: int) -> None:
+def _check_coords_header(path: FeatureFile, coords: Stored, n_patches: int) -> None:
     expected = f"{coords.name} ({n_patches}, 2): x, y of every patch"
     if coords.dtype.kind not in "iuf":
         raise defect(path, f"{coords} is not numeric", expected, _MEND)
@@ -59,7 +60,7 @@ def _check_coords_header(path: Path, coords: Stored, n_patches: int) -> None:
     raise defect(path, f"{coords} has the wrong shape", expected, _MEND)
 
 
-def _check_edges_header(path: Path, edges: Stored) -> None:
+def _check_edges_header(path: FeatureFile, edges: Stored) -> None:
     expected = f"{edges.name} (2, edges) of integers: row 0 the patch, row 1 its neighbour"
     mend = f"remove {edges.name}; momkd builds the graph from coords"
     if edges.dtype.kind not in "iu":
@@ -69,7 +70,7 @@ def _check_edges_header(path: Path, edges: Stored) -> None:
         raise defect(path, f"{edges}{hint}", expected, mend)
 
 
-def as_features(path: Path, values: np.ndarray) -> np.ndarray:
+def as_features(path: FeatureFile, values: np.ndarray) -> np.ndarray:
     """Return features as a C-contiguous native (P, D) float16 or float32 array; float64 becomes float32.
 
     Raises FeatureFileError for NaN or infinite values (naming the first rows), for values beyond float32, and for
@@ -102,7 +103,7 @@ def _largest_bits(values: np.ndarray) -> int:
     return int((bits & unsigned((1 << (8 * values.itemsize - 1)) - 1)).max(initial=0))
 
 
-def _check_finite(path: Path, values: np.ndarray) -> None:
+def _check_finite(path: FeatureFile, values: np.ndarray) -> None:
     if values.dtype in _INFINITE and _largest_bits(values) < _INFINITE[values.dtype]:
         return
     finite = np.isfinite(values)
@@ -114,7 +115,7 @@ def _check_finite(path: Path, values: np.ndarray) -> None:
     raise defect(path, found, "finite features", _MEND)
 
 
-def as_coords(path: Path, values: np.ndarray, um_per_px: float | None = None) -> np.ndarray:
+def as_coords(path: FeatureFile, values: np.ndarray, um_per_px: float | None = None) -> np.ndarray:
     """Return coordinates as (P, 2) int64 level-0 pixels, µm being divided by ``um_per_px``; fractions are rounded.
 
     Whole pixels, because momkd's own files store int32 and an imported slide must give the graph of its source.
@@ -138,7 +139,7 @@ def as_coords(path: Path, values: np.ndarray, um_per_px: float | None = None) ->
     return np.ascontiguousarray(coords)
 
 
-def _whole_pixels(path: Path, coords: np.ndarray) -> np.ndarray:
+def _whole_pixels(path: FeatureFile, coords: np.ndarray) -> np.ndarray:
     bad = np.flatnonzero(~(np.abs(coords) < 2**62).all(axis=1))  # catches NaN and infinity too
     if len(bad):
         row = int(bad[0])
@@ -150,7 +151,7 @@ def _whole_pixels(path: Path, coords: np.ndarray) -> np.ndarray:
     return whole
 
 
-def as_edges(path: Path, name: str, values: np.ndarray, n_patches: int) -> np.ndarray:
+def as_edges(path: FeatureFile, name: str, values: np.ndarray, n_patches: int) -> np.ndarray:
     """Return edges as (2, E) int64 in the file's order.
 
     Raises FeatureFileError where an index is not one of the ``n_patches`` patches.

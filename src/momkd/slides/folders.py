@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from momkd.errors import FeatureFileError, Problem, summarise
+from momkd.slides.remote import SUFFIX as REMOTE_SUFFIX
+from momkd.slides.remote import FeatureFile, RemoteFile, is_remote, list_remote, remote_files
 from momkd.slides.sheet import defect, problem_of
 from momkd.slides.sources import is_coords
 
@@ -67,20 +69,22 @@ def choose_file(slide_id: str, files: dict[str, Path]) -> tuple[Path, Problem | 
     return chosen, Problem(slide_id, f"both {names} in {chosen.parent}; {chosen.name} is used", severity="note")
 
 
-def find_features(folder: Path, slide_ids: Sequence[str]) -> tuple[dict[str, Path], list[Problem]]:
-    """Find the feature file of every slide: ``<slide_id>.h5``, else ``<slide_id>.pt``.
+def find_features(folder: Path | str, slide_ids: Sequence[str]) -> tuple[dict[str, FeatureFile], list[Problem]]:
+    """Find every slide's file in a folder, here or behind a URL: ``<slide_id>.h5``, else ``.zarr``, else ``.pt``.
 
     Returns {slide id: path} of those found, and every problem: an error for a missing file (with the nearest name
     that is there), a note where both types exist. Both are sorted by slide id.
     """
     wanted = sorted(set(slide_ids))
     try:
-        place = feature_folder(folder)
+        if is_remote(folder):
+            return _find_remote(str(folder), wanted)
+        place = feature_folder(Path(folder))
     except FeatureFileError as error:
         return {}, [problem_of(error)]
     listed = list_features(place)
     stems = list(listed)
-    found: dict[str, Path] = {}
+    found: dict[str, FeatureFile] = {}
     problems: list[Problem] = []
     for slide_id in wanted:
         if slide_id not in listed:
@@ -90,6 +94,47 @@ def find_features(folder: Path, slide_ids: Sequence[str]) -> tuple[dict[str, Pat
         if note is not None:
             problems.append(note)
     return found, problems
+
+
+def given_features(source: str | Path) -> tuple[list[FeatureFile], list[Problem]]:
+    """Return the feature files that a word of the command line means, sorted by slide id, with notes on choices.
+
+    A file, a folder of files or a tool's root folder, here or behind a URL. Raises FeatureFileError where a folder has
+    no features, or a URL cannot be read.
+    """
+    if is_remote(source):
+        url = str(source)
+        files = [url] if url.endswith(REMOTE_SUFFIX) else list(list_remote(url).values())
+        return [_or_raise(found) for found in remote_files(files)], []
+    path = Path(source)
+    if path.is_file() or path.suffix == ".zarr" or (not path.is_dir() and path.suffix in SUFFIXES):
+        return [path], []
+    chosen: list[FeatureFile] = []
+    notes = []
+    for slide_id, found in list_features(feature_folder(path)).items():
+        file, note = choose_file(slide_id, found)
+        chosen.append(file)
+        notes += [] if note is None else [note]
+    return chosen, notes
+
+
+def _find_remote(url: str, wanted: Sequence[str]) -> tuple[dict[str, FeatureFile], list[Problem]]:
+    listed = list_remote(url)
+    there = [slide_id for slide_id in wanted if slide_id in listed]
+    problems = [_missing(url, slide_id, list(listed)) for slide_id in wanted if slide_id not in listed]
+    found: dict[str, FeatureFile] = {}
+    for slide_id, file in zip(there, remote_files([listed[slide_id] for slide_id in there]), strict=True):
+        if isinstance(file, FeatureFileError):
+            problems.append(problem_of(file))
+        else:
+            found[slide_id] = file
+    return found, problems
+
+
+def _or_raise(found: RemoteFile | FeatureFileError) -> RemoteFile:
+    if isinstance(found, FeatureFileError):
+        raise found
+    return found
 
 
 def _has_features(folder: Path) -> bool:
@@ -103,7 +148,7 @@ def _is_features(path: Path) -> bool:
     return path.is_dir() == (path.suffix == ".zarr") or not path.exists()
 
 
-def _missing(folder: Path, slide_id: str, stems: Sequence[str]) -> Problem:
+def _missing(folder: Path | str, slide_id: str, stems: Sequence[str]) -> Problem:
     near = _near(slide_id, stems)
     mend = f"is {near} meant? Slide ids must be file names without their suffix" if near else ""
     mend = mend or "extract this slide's features, or list it in cohort.exclude"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +11,41 @@ import h5py
 import numpy as np
 
 from momkd.slides.heaps import check_heaps
+from momkd.slides.remote import FeatureFile
 from momkd.slides.sheet import Stored, defect
 
 _DAMAGED = "copy or write the file again; it is incomplete or not HDF5"
 
 
 @contextmanager
-def open_h5(path: Path) -> Iterator[Any]:
-    """Yield the open ``h5py.File`` and close it whatever happens.
+def open_h5(path: FeatureFile) -> Iterator[Any]:
+    """Yield the open ``h5py.File`` and close it whatever happens; one behind a URL is read in ranges.
 
     Raises FeatureFileError where the file is missing, truncated or not HDF5.
     """
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise defect(path, "a folder" if path.is_dir() else "no such file", "an HDF5 feature file")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise defect(path, f"cannot be opened ({error})", "a complete HDF5 file", _DAMAGED) from error
-    with file:
+    with ExitStack() as opened:
         try:
-            check_heaps(path, file)
+            raw = opened.enter_context(path.open("rb") if isinstance(path, Path) else path.open())
+            file = opened.enter_context(h5py.File(path if isinstance(path, Path) else raw, "r"))
+        except OSError as error:
+            raise defect(path, f"cannot be opened ({error})", "a complete HDF5 file", _DAMAGED) from error
+        with _named(path):
+            check_heaps(path, file, raw)
             yield file
-        except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
-            # What h5py raises where a file is damaged further in.
-            raise defect(path, f"is damaged ({error})", "a complete HDF5 file", _DAMAGED) from error
 
 
-def dataset(path: Path, file: Any, name: str) -> Stored:
+@contextmanager
+def _named(path: FeatureFile) -> Iterator[None]:
+    """Errors of h5py where a file is damaged further in, as ours."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise defect(path, f"is damaged ({error})", "a complete HDF5 file", _DAMAGED) from error
+
+
+def dataset(path: FeatureFile, file: Any, name: str) -> Stored:
     """Return a dataset of an open file, unread.
 
     Raises FeatureFileError where the member is missing, a group, or has a type without a NumPy equivalent.
@@ -58,7 +66,7 @@ def dataset(path: Path, file: Any, name: str) -> Stored:
     return Stored(name, tuple(member.shape or ()), dtype, lambda: _read_whole(path, name, member))
 
 
-def _read_whole(path: Path, name: str, member: Any) -> np.ndarray:
+def _read_whole(path: FeatureFile, name: str, member: Any) -> np.ndarray:
     """Read a dataset in one call: many small reads of (1, D) chunks cost tens of times more."""
     try:
         values = np.asarray(member[()])
@@ -76,7 +84,7 @@ def text(owner: Any, name: str) -> str | None:
     return None if value in ("", "None") else value
 
 
-def number(path: Path, owner: Any, name: str) -> float | None:
+def number(path: FeatureFile, owner: Any, name: str) -> float | None:
     """Return an attribute as a number above 0; None where it is absent or the text "None".
 
     Raises FeatureFileError where it is anything else.

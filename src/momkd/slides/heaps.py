@@ -8,13 +8,14 @@ looked at before anything is read from them. Numbers are left out: only what lie
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 
+from momkd.slides.remote import FeatureFile
 from momkd.slides.sheet import defect
 
 _SIGNATURE, _HEADER = b"GCOL", 16
@@ -22,17 +23,16 @@ _SIGNATURE, _HEADER = b"GCOL", 16
 _MOST_BYTES = 64 << 20
 
 
-def check_heaps(path: Path, file: Any) -> None:
-    """Raise FeatureFileError for an open file with a global heap that has no end."""
-    gaps = list(_gaps(path.stat().st_size, sorted(_extents(file))))
+def check_heaps(path: FeatureFile, file: Any, raw: BinaryIO) -> None:
+    """Raise FeatureFileError for an open file, whose bytes are ``raw``, with a global heap that has no end."""
+    gaps = list(_gaps(raw.seek(0, os.SEEK_END), sorted(_extents(file))))
     if sum(end - start for start, end in gaps) > _MOST_BYTES:
         return
-    with path.open("rb") as raw:
-        for start, end in gaps:
-            raw.seek(start)
-            if _endless(raw.read(end - start)):
-                mend = "copy or write the file again"
-                raise defect(path, "is damaged (a global heap that has no end)", "a complete HDF5 file", mend)
+    for start, end in gaps:
+        raw.seek(start)
+        if _endless(raw.read(end - start)):
+            mend = "copy or write the file again"
+            raise defect(path, "is damaged (a global heap that has no end)", "a complete HDF5 file", mend)
 
 
 def _endless(part: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -13,11 +13,12 @@ from typing import Any, Literal
 from momkd.errors import FeatureFileError, Problem, summarise
 from momkd.parallel import Place, chunks, run_tasks
 from momkd.slides.bag import Bag
-from momkd.slides.folders import choose_file, feature_folder, list_features
+from momkd.slides.cache import file_sha256
+from momkd.slides.folders import given_features
 from momkd.slides.mpp import SlideMpp, mpp_of
 from momkd.slides.readers import bag_digest, inspect_bag, read_bag
+from momkd.slides.remote import FeatureFile, RemoteFile
 from momkd.slides.sheet import defect, problem_of
-from momkd.slides.sources import source_sha256
 from momkd.slides.writer import SourceNote, precision_note, read_notes, with_graph, write_bag, write_graph
 
 Progress = Callable[[int, int, str], None]
@@ -42,7 +43,7 @@ class ImportReport:
 
 
 def import_features(
-    source: Path,
+    source: Path | str,
     out: Path,
     *,
     dtype: str = "float16",
@@ -54,7 +55,8 @@ def import_features(
 ) -> ImportReport:
     """Write momkd's own ``<slide>.h5`` in ``out`` for one feature file, or every one of a folder, in any known layout.
 
-    ``source``: a file, a folder of files, or a tool's root folder with one folder of features below it. ``dtype``
+    ``source``: a file, a folder of files, or a tool's root folder with one folder of features below it; or the URL of
+    ``.h5`` files (``remote.py``): those that were imported at the same version are not fetched again. ``dtype``
     float16 or float32; ``slide_mpp`` µm per level-0 pixel where the files lack it; ``graph_k``: also store
     edge_index_k<k>; ``table``: the features of LazySlide stores that hold several; ``place``: where files are imported
     (default: this process).
@@ -64,13 +66,13 @@ def import_features(
     bad source file becomes a problem in the report and the others go on. Raises FeatureFileError where ``source`` has
     no features, where ``out`` is the source folder, or for a setting that no file could satisfy.
     """
-    source, out = Path(source), Path(out)
+    out = Path(out)
     if dtype not in ("float16", "float32"):
         raise defect("--dtype", repr(dtype), "float16 or float32")
     if graph_k is not None and graph_k < 1:
         raise defect("--k", f"{graph_k}", "1 or more neighbours, or no graph")
-    files, problems = _sources(source)
-    if any(path.parent.resolve() == out.resolve() for path in files):
+    files, problems = given_features(source)
+    if any(isinstance(path, Path) and path.parent.resolve() == out.resolve() for path in files):
         raise defect(out, "the folder of the source files", "another folder for --out")
     problems += _leftovers(out)
     job = _Job(out, dtype, slide_mpp, graph_k, table)
@@ -121,7 +123,7 @@ class _Imported:
     blurred: tuple[Problem, ...] = ()
 
 
-def _import_some(job: _Job, files: Sequence[Path], tell: Callable[[Any], None]) -> None:
+def _import_some(job: _Job, files: Sequence[FeatureFile], tell: Callable[[Any], None]) -> None:
     for path in files:
         try:
             tell(_import_one(job, path))
@@ -129,9 +131,14 @@ def _import_some(job: _Job, files: Sequence[Path], tell: Callable[[Any], None]) 
             tell(_Imported(path.stem, "failed", (problem_of(error),)))
 
 
-def _import_one(job: _Job, path: Path) -> _Imported:
+def _import_one(job: _Job, path: FeatureFile) -> _Imported:
     target = job.out / f"{path.stem}.h5"
-    note = _source_note(path, {**job.settings, "slide_mpp": mpp_of(job.slide_mpp, path.stem)})
+    settings = {**job.settings, "slide_mpp": mpp_of(job.slide_mpp, path.stem)}
+    if isinstance(path, RemoteFile):
+        settings |= {"url": path.url, "version": path.version, "size": path.size}
+        if _is_made_from(target, settings):
+            return _Imported(path.stem, "unchanged")
+    note = _source_note(path, settings)
     state = _state(target, note)
     if state == "current":
         return _Imported(path.stem, "unchanged")
@@ -152,7 +159,8 @@ def add_graphs(folder: Path, k: int, *, progress: Progress | None = None) -> Imp
     """
     if k < 1:
         raise defect("--k", f"{k}", "1 or more neighbours")
-    files, problems = _sources(Path(folder))
+    found, problems = given_features(Path(folder))
+    files = [file for file in found if isinstance(file, Path)]
     written: list[str] = []
     unchanged: list[str] = []
     for done, path in enumerate(files, 1):
@@ -165,29 +173,28 @@ def add_graphs(folder: Path, k: int, *, progress: Progress | None = None) -> Imp
     return ImportReport(Path(folder), tuple(written), tuple(unchanged), tuple(problems))
 
 
-def _sources(source: Path) -> tuple[list[Path], list[Problem]]:
-    """Return the feature files to read, sorted by slide id, and notes on files that stand back for another."""
-    if source.is_file() or source.suffix == ".zarr":
-        return [source], []
-    chosen, notes = [], []
-    for slide_id, files in list_features(feature_folder(source)).items():
-        path, note = choose_file(slide_id, files)
-        chosen.append(path)
-        notes += [] if note is None else [note]
-    return chosen, notes
-
-
-def _source_note(path: Path, settings: dict[str, str | int | float | None]) -> SourceNote:
+def _source_note(path: FeatureFile, settings: Mapping[str, str | int | float | None]) -> SourceNote:
     """Say what a target must have been made from; the patch size too, since CLAM keeps it in another file."""
     # The header first: it names a missing or truncated file better than the digest would.
     table = settings.get("table")
     info = inspect_bag(path, slide_mpp=_as_float(settings["slide_mpp"]), table=None if table is None else str(table))
     full = {**settings, "patch_size_level0": info.patch_size_level0}
-    return SourceNote(path.name, source_sha256(path), info.layout, json.dumps(full, sort_keys=True))
+    return SourceNote(path.name, file_sha256(path), info.layout, json.dumps(full, sort_keys=True))
 
 
 def _as_float(value: str | float | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _is_made_from(target: Path, settings: Mapping[str, str | int | float | None]) -> bool:
+    """Whether a whole target was made from this very version of a remote file, which need not be fetched to know it."""
+    try:
+        notes = read_notes(target)
+        made = json.loads(notes.get("settings", "{}"))
+        made.pop("patch_size_level0", None)
+        return bool(made == settings and notes.get("content_sha256") == bag_digest(read_bag(target)))
+    except (FeatureFileError, ValueError, AttributeError):
+        return False
 
 
 State = Literal["absent", "current", "damaged", "other"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from momkd.errors import FeatureFileError, Problem
 from momkd.slides.bag import Bag
-from momkd.slides.folders import choose_file, feature_folder, list_features
 from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import bag_digest, read_bag
+from momkd.slides.remote import FeatureFile, RemoteFile
 from momkd.slides.sheet import problem_of
 from momkd.slides.sources import source_files
 
@@ -35,7 +34,7 @@ LAYOUTS = {
 class Inspection:
     """One feature file: ``facts`` in the order to show them (empty if it cannot be read), ``problems``."""
 
-    path: Path
+    path: FeatureFile
     facts: dict[str, str]
     problems: tuple[Problem, ...]
 
@@ -45,7 +44,7 @@ class Inspection:
         return not any(problem.severity == "error" for problem in self.problems)
 
 
-def inspect_file(path: Path, *, slide_mpp: SlideMpp = None, table: str | None = None) -> Inspection:
+def inspect_file(path: FeatureFile, *, slide_mpp: SlideMpp = None, table: str | None = None) -> Inspection:
     """Read a feature file whole and say what it is; what is wrong with it is returned, not raised."""
     try:
         bag = read_bag(path, slide_mpp=slide_mpp, table=table)
@@ -54,17 +53,10 @@ def inspect_file(path: Path, *, slide_mpp: SlideMpp = None, table: str | None = 
     return Inspection(path, _facts(path, bag), tuple(_notes(bag)))
 
 
-def inspect_sources(source: Path) -> list[Path]:
-    """The feature files of a folder, or the file itself. Raises FeatureFileError where a folder has none."""
-    if source.is_dir() and source.suffix != ".zarr":
-        return [choose_file(slide, files)[0] for slide, files in list_features(feature_folder(source)).items()]
-    return [source]
-
-
-def _facts(path: Path, bag: Bag) -> dict[str, str]:
+def _facts(path: FeatureFile, bag: Bag) -> dict[str, str]:
     name, unit = LAYOUTS.get(bag.layout, (bag.layout, "unknown"))
     features = bag.features.astype(np.float32)
-    size = sum(file.stat().st_size for file in source_files(path))
+    size = path.size if isinstance(path, RemoteFile) else sum(file.stat().st_size for file in source_files(path))
     found = {
         "layout": name,
         "slide id": bag.slide_id,

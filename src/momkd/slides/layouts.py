@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from momkd.slides.hdf5 import contents, dataset, number, open_h5, text
+from momkd.slides.remote import FeatureFile
 from momkd.slides.sheet import GIVE_MPP, Sheet, Stored, defect
 
 FORMAT_ATTRIBUTE = "momkd_bag_format"
@@ -28,10 +29,10 @@ class Layout:
 
     name: str
     recognises: Callable[[Any], bool]
-    describe: Callable[[Path, Any, float | None], Sheet]
+    describe: Callable[[FeatureFile, Any, float | None], Sheet]
 
 
-def describe_h5(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
+def describe_h5(path: FeatureFile, file: Any, slide_mpp: float | None) -> Sheet:
     """Describe an open HDF5 file in the first layout that recognises it.
 
     Raises FeatureFileError naming what an unknown file holds.
@@ -68,7 +69,7 @@ def patch_size_beside(path: Path) -> float | None:
     return None
 
 
-def _edges(path: Path, file: Any) -> dict[int, Stored]:
+def _edges(path: FeatureFile, file: Any) -> dict[int, Stored]:
     found = {}
     for name in map(str, file):  # h5py gives bytes for names that are not UTF-8
         if not name.startswith("edge_index"):
@@ -80,11 +81,11 @@ def _edges(path: Path, file: Any) -> dict[int, Stored]:
     return dict(sorted(found.items()))
 
 
-def _coords(path: Path, file: Any) -> Stored | None:
+def _coords(path: FeatureFile, file: Any) -> Stored | None:
     return dataset(path, file, "coords") if "coords" in file else None
 
 
-def _describe_ours(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
+def _describe_ours(path: FeatureFile, file: Any, slide_mpp: float | None) -> Sheet:
     version = text(file, FORMAT_ATTRIBUTE)
     if version != str(FORMAT_VERSION):
         found = f"version {version} of momkd's bag format"
@@ -102,7 +103,7 @@ def _describe_ours(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
     )
 
 
-def _describe_stamp(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
+def _describe_stamp(path: FeatureFile, file: Any, slide_mpp: float | None) -> Sheet:
     features, encoder = dataset(path, file, "feats"), text(file, "extractor")
     if text(file, "feat_type") in ("slide", "patient"):
         return Sheet(path, "stamp-slide", features, mpp=slide_mpp, encoder=encoder, is_vector=True)
@@ -122,7 +123,7 @@ def _describe_stamp(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
     )
 
 
-def _describe_trident(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
+def _describe_trident(path: FeatureFile, file: Any, slide_mpp: float | None) -> Sheet:
     features, coords, edges = dataset(path, file, "features"), _coords(path, file), _edges(path, file)
     return Sheet(
         path,
@@ -136,15 +137,16 @@ def _describe_trident(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
     )
 
 
-def _describe_vector(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
+def _describe_vector(path: FeatureFile, file: Any, slide_mpp: float | None) -> Sheet:
     """A slide encoder's vector; the coordinates that TRIDENT keeps beside it are those of the patches it came from."""
     encoder = text(file["features"], "encoder")
     return Sheet(path, "trident-slide", dataset(path, file, "features"), mpp=slide_mpp, encoder=encoder, is_vector=True)
 
 
-def _describe_clam(path: Path, file: Any, slide_mpp: float | None) -> Sheet:
+def _describe_clam(path: FeatureFile, file: Any, slide_mpp: float | None) -> Sheet:
     features = dataset(path, file, "features")
-    return Sheet(path, "clam", features, _coords(path, file), patch_size_level0=patch_size_beside(path), mpp=slide_mpp)
+    size = patch_size_beside(path) if isinstance(path, Path) else None
+    return Sheet(path, "clam", features, _coords(path, file), patch_size_level0=size, mpp=slide_mpp)
 
 
 def _has_vector(file: Any) -> bool:

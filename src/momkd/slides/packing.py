@@ -21,6 +21,7 @@ from momkd.slides.bag import Bag
 from momkd.slides.graph import knn_edges
 from momkd.slides.mpp import SlideMpp, mpp_of
 from momkd.slides.readers import bag_digest, read_bag
+from momkd.slides.remote import FeatureFile
 from momkd.slides.sheet import defect, problem_of
 from momkd.slides.store import (
     COORDS,
@@ -62,7 +63,7 @@ class PackReport:
 
 def pack_store(
     path: Path,
-    sources: Mapping[str, Path],
+    sources: Mapping[str, FeatureFile],
     *,
     dtype: StoreDtype = "float16",
     graph_k: int = 0,
@@ -98,7 +99,7 @@ def pack_store(
 
 
 def _fresh(
-    path: Path, sources: Mapping[str, Path], dtype: StoreDtype, graph_k: int, slide_mpp: SlideMpp
+    path: Path, sources: Mapping[str, FeatureFile], dtype: StoreDtype, graph_k: int, slide_mpp: SlideMpp
 ) -> PackReport | None:
     """The report of a store that needs nothing, found without a lock and without writing; else None."""
     index = _readable_index(path)
@@ -116,7 +117,7 @@ def _fresh(
     return PackReport(path, (), (), tuple(sorted(sources)))
 
 
-def _untouched(entry: Entry, source: Path, slide_mpp: float | None) -> bool:
+def _untouched(entry: Entry, source: FeatureFile, slide_mpp: float | None) -> bool:
     try:
         return entry.slide_mpp == slide_mpp and entry.source == Fingerprint.of(source)
     except OSError:
@@ -186,7 +187,7 @@ class _Packer:
             self._files[name] = file
         self._saved = time.monotonic()
 
-    def pack(self, sources: Mapping[str, Path], progress: Progress | None) -> list[Problem]:
+    def pack(self, sources: Mapping[str, FeatureFile], progress: Progress | None) -> list[Problem]:
         """Bring every slide up to date; returns what stood in the way."""
         problems: list[Problem] = []
         try:
@@ -203,7 +204,7 @@ class _Packer:
             self.save()
         return problems
 
-    def _slide(self, slide_id: str, source: Path) -> None:
+    def _slide(self, slide_id: str, source: FeatureFile) -> None:
         entry = self.index.slides.get(slide_id)
         if entry is not None and _untouched(entry, source, mpp_of(self.slide_mpp, source.stem)):
             self.unchanged.append(slide_id)
@@ -213,7 +214,7 @@ class _Packer:
             entry = self._with_graph(entry)
         self.index.slides[slide_id] = entry
 
-    def _from_source(self, slide_id: str, source: Path, entry: Entry | None) -> Entry:
+    def _from_source(self, slide_id: str, source: FeatureFile, entry: Entry | None) -> Entry:
         """Read a feature file: the entry with its new times where the contents are those of the store, else packed."""
         slide_mpp = mpp_of(self.slide_mpp, source.stem)
         bag, before = _read_still(source, slide_mpp)
@@ -271,7 +272,7 @@ class _Packer:
             file.close()
 
 
-def _read_still(source: Path, slide_mpp: float | None) -> tuple[Bag, Fingerprint]:
+def _read_still(source: FeatureFile, slide_mpp: float | None) -> tuple[Bag, Fingerprint]:
     """Read a file that nobody writes meanwhile."""
     try:
         before = Fingerprint.of(source)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from momkd.errors import FeatureFileError, Problem
 
+if TYPE_CHECKING:
+    from momkd.slides.remote import FeatureFile
 
-def defect(subject: Path | str, found: str, expected: str = "", mend: str = "") -> FeatureFileError:
+
+def defect(subject: FeatureFile | str, found: str, expected: str = "", mend: str = "") -> FeatureFileError:
     """Make the error of one feature file; its only argument is a Problem, so that a cohort's can be collected."""
     return FeatureFileError(Problem(str(subject), found, expected, mend))
 
@@ -47,7 +50,7 @@ class Sheet:
     are stored in µm and divided by this to give level-0 pixels; None where they are level-0 pixels already.
     """
 
-    path: Path
+    path: FeatureFile
     layout: str
     features: Stored
     coords: Stored | None = None

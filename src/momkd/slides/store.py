@@ -23,6 +23,7 @@ import numpy as np
 from momkd.errors import FeatureFileError
 from momkd.files import read_json, write_json
 from momkd.slides.bag import Bag, BagInfo
+from momkd.slides.remote import FeatureFile, RemoteFile
 from momkd.slides.sheet import defect
 from momkd.slides.sources import source_files
 
@@ -49,8 +50,14 @@ class Fingerprint:
     ctime_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> Self:
-        """Look at a source: the size of all its files, and the latest of their times."""
+    def of(cls, path: FeatureFile) -> Self:
+        """Look at a source: the size of all its files, and the latest of their times.
+
+        A file behind a URL has a number made of its URL and version in the place of the times.
+        """
+        if isinstance(path, RemoteFile):
+            mark = int(hashlib.sha256(f"{path.url}\n{path.version}".encode()).hexdigest()[:15], 16)
+            return cls(path.name, path.size, mark, mark)
         states = [file.stat() for file in source_files(path)] or [path.stat()]
         size = sum(state.st_size for state in states)
         return cls(path.name, size, max(s.st_mtime_ns for s in states), max(s.st_ctime_ns for s in states))

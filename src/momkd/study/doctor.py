@@ -25,6 +25,8 @@ _EXTRAS = {
     "wsi": ("lazyslide", "momkd extract: slides → features"),
     "serve": ("fastapi", "momkd serve: the web page"),
     "cluster": ("ray", "--on ray: many machines"),
+    "search": ("optuna", "momkd sweep --search"),
+    "remote": ("s3fs", "features behind s3://, gs://, az://"),
 }
 
 

@@ -16,9 +16,10 @@ from momkd.errors import FeatureFileError, StudentError, summarise
 from momkd.models.graph import Graph
 from momkd.parallel import Place, chunks, run_tasks
 from momkd.slides.bag import Bag
-from momkd.slides.folders import choose_file, feature_folder, list_features
+from momkd.slides.folders import given_features
 from momkd.slides.mpp import SlideMpp
 from momkd.slides.readers import bag_digest, read_bag
+from momkd.slides.remote import FeatureFile
 from momkd.student import SlidePrediction, StudentCard, StudentPredictor, load_student
 from momkd.student.predictor import graph_of, shared_rule
 from momkd.study.run_folder import RunFolder
@@ -102,16 +103,11 @@ def load_model(path: Path, device: str = "cpu", *, force: bool = False) -> Ensem
     raise StudentError(f"{path}: found neither a run, a fold nor a student folder (student.json)")
 
 
-def feature_files(sources: Sequence[Path]) -> dict[str, Path]:
-    """Feature files by slide id, from files and folders; a slide given twice is an error."""
-    found: dict[str, Path] = {}
-    for source in map(Path, sources):
-        if source.is_dir():
-            files = {
-                slide: choose_file(slide, paths)[0] for slide, paths in list_features(feature_folder(source)).items()
-            }
-        else:
-            files = {source.stem: source}
+def feature_files(sources: Sequence[str | Path]) -> dict[str, FeatureFile]:
+    """Feature files by slide id, from files and folders, here or behind a URL; a slide given twice is an error."""
+    found: dict[str, FeatureFile] = {}
+    for source in sources:
+        files = {file.stem: file for file in given_features(source)[0]}
         twice = sorted(set(files) & set(found))
         if twice:
             raise FeatureFileError(f"{source}: slides given twice: {summarise(twice)}")
@@ -154,7 +150,7 @@ class _Scoring:
         return self, load_model(self.model, self.device, force=self.force)
 
 
-def _read(files: Sequence[tuple[str, Path]], scoring: _Scoring, k: int | None) -> Iterator[_Slide]:
+def _read(files: Sequence[tuple[str, FeatureFile]], scoring: _Scoring, k: int | None) -> Iterator[_Slide]:
     nothing = Bag("", np.empty((0, 0), np.float32), None, None, None, None)
     for slide_id, path in files:
         try:
@@ -165,7 +161,9 @@ def _read(files: Sequence[tuple[str, Path]], scoring: _Scoring, k: int | None) -
             yield _Slide(slide_id, nothing, None, "", error)
 
 
-def _score(context: tuple[_Scoring, Ensemble], files: Sequence[tuple[str, Path]], tell: Callable[[Any], None]) -> None:
+def _score(
+    context: tuple[_Scoring, Ensemble], files: Sequence[tuple[str, FeatureFile]], tell: Callable[[Any], None]
+) -> None:
     """Score some files; a thread reads the next slides and finds their neighbours while the networks compute."""
     scoring, ensemble = context
     with closing(ahead(_read(files, scoring, ensemble.graph_k))) as reading:
@@ -182,7 +180,7 @@ def _score(context: tuple[_Scoring, Ensemble], files: Sequence[tuple[str, Path]]
 
 def predict(
     model: Path,
-    sources: Sequence[Path],
+    sources: Sequence[str | Path],
     *,
     patients: Mapping[str, str] | None = None,
     slide_mpp: SlideMpp = None,
@@ -191,7 +189,7 @@ def predict(
     place: Place | None = None,
     on_slide: Callable[[str], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score feature files, or all feature files of folders: (slides, patients) tables, no RNA anywhere.
+    """Score feature files, or all of folders, here or behind a URL: (slides, patients) tables, no RNA anywhere.
 
     ``patients`` maps slide ids to patients; without it every slide is its own patient. ``force``: score features of
     another encoder or patch size as well. ``place``: where slides are scored (default: this process). Both tables end
