@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from momkd.cohort.check import check as check
     from momkd.experiment import load_experiment as load_experiment
+    from momkd.experiment import load_search as load_search
     from momkd.experiment import load_sweep as load_sweep
     from momkd.extract.slides import extract_slides as extract_slides
     from momkd.slides.importer import import_features as import_features
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from momkd.study.crossval import fit_final as fit_final
     from momkd.study.external import evaluate as evaluate
     from momkd.study.predict import predict as predict
+    from momkd.study.search import search as search
     from momkd.study.sweep import sweep as sweep
 
 _HOMES = {
@@ -33,10 +35,12 @@ _HOMES = {
     "import_checkpoint": "momkd.study.checkpoint",
     "import_features": "momkd.slides.importer",
     "load_experiment": "momkd.experiment",
+    "load_search": "momkd.experiment",
     "load_student": "momkd.student",
     "load_sweep": "momkd.experiment",
     "predict": "momkd.study.predict",
     "read_bag": "momkd.slides.readers",
+    "search": "momkd.study.search",
     "sweep": "momkd.study.sweep",
 }
 __all__ = [*_HOMES]

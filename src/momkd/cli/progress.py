@@ -57,6 +57,6 @@ class StudyProgress:
                 self._bars.remove_task(task)
             self._bars.advance(self._all)
             if not self._console.is_terminal:
-                words = {"skipped": "already done", "failed": f"failed: {event.note}"}
+                words = {"skipped": "already done", "stopped": "not needed", "failed": f"failed: {event.note}"}
                 done = words.get(event.kind, f"done after {event.epoch} epochs, {note}")
                 self._console.print(f"{name}: {done}", highlight=False)

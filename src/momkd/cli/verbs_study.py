@@ -96,6 +96,13 @@ def sweep(
         list[str] | None,
         typer.Option(metavar="A.B=C,D,E", help="Vary one setting; repeatable. Without it: the file's section sweep."),
     ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option("--search", metavar="N", min=1, help="Try N points of the space instead of the whole grid."),
+    ] = None,
+    halving: Annotated[
+        bool, typer.Option("--halving/--no-halving", help="Of a search: stop poor trials after some folds.")
+    ] = True,
     workers: Workers = None,
     on: OnOption = "local",
     gpus_per_task: GpusOption = 0.0,
@@ -109,12 +116,18 @@ def sweep(
     [bold]momkd sweep E.yaml --grid model.memory.codes=8,16 --grid train.lr=1e-4,2e-4 --out sweeps/codes[/bold]
 
     [bold]momkd sweep E.yaml --out sweeps/ablation[/bold] (with a section [bold]sweep:[/bold] in the file)
-    """
-    from momkd.cli.sweeps import do_sweep
-    from momkd.experiment import load_sweep
 
-    plan = load_sweep(file, grid or [], overrides or [])
-    do_sweep(plan, out, workers, Place(on, gpus=gpus_per_task), show_test=show_test)
+    [bold]momkd sweep E.yaml --search 40 --grid 'train.lr={from: 1e-4, to: 1e-2, log: true}' --out sweeps/lr[/bold]
+    """
+    from momkd.cli.sweeps import do_search, do_sweep
+    from momkd.experiment import load_search, load_sweep
+
+    place = Place(on, gpus=gpus_per_task)
+    if trials is not None:
+        space = load_search(file, grid or [], overrides or [])
+        do_search(space, out, trials, workers, place, halving=halving, show_test=show_test)
+        return
+    do_sweep(load_sweep(file, grid or [], overrides or []), out, workers, place, show_test=show_test)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from momkd.experiment.model import (
 )
 from momkd.experiment.omics import OmicsSettings, SelectSettings
 from momkd.experiment.presets import PRESETS
+from momkd.experiment.search import SearchSpace, load_search
 from momkd.experiment.sweep import Point, SweepPlan, load_sweep
 from momkd.experiment.training import TrainSettings
 
@@ -43,6 +44,7 @@ __all__ = [
     "Point",
     "ProgrammeSettings",
     "RnaSettings",
+    "SearchSpace",
     "SelectSettings",
     "SweepPlan",
     "TaskSettings",
@@ -51,6 +53,7 @@ __all__ = [
     "WideSettings",
     "build_experiment",
     "load_experiment",
+    "load_search",
     "load_sweep",
     "memory_notes",
     "teaches",

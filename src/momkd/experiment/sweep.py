@@ -75,7 +75,9 @@ def load_sweep(source: Path, grid: Sequence[str] = (), overrides: Sequence[str] 
     section = raw.pop("sweep", None)
     problems: list[str] = []
     axes = _axes_of_words(grid, problems) if grid else _axes_of_section(section, problems)
-    keys = _keys(axes, overrides, problems)
+    listed = [key for axis in axes for key in dict.fromkeys(key for part in axis for key in part)]
+    check_keys(listed, overrides, problems)
+    keys = tuple(dict.fromkeys(listed))
     given = apply_overrides(raw, overrides)
     combinations = [{key: value for part in parts for key, value in part.items()} for parts in itertools.product(*axes)]
     points = _build(given, combinations, keys, Path(source).parent, problems)
@@ -130,6 +132,7 @@ def _axes_of_section(section: Any, problems: list[str]) -> list[list[Settings]]:
     for key, values in section.items():
         if not isinstance(values, list) or not values:
             expected = "a list of values; the key has dots, as in model.memory.codes: [8, 16, 32]"
+            expected += ". A range is for --search N" if isinstance(values, dict) and "from" in values else ""
             problems.append(f"sweep.{key}: found {values!r}; expected {expected}")
         elif key != _POINTS:
             axes.append([{str(key): value} for value in values])
@@ -141,10 +144,9 @@ def _axes_of_section(section: Any, problems: list[str]) -> list[list[Settings]]:
     return axes
 
 
-def _keys(axes: Sequence[Sequence[Settings]], overrides: Sequence[str], problems: list[str]) -> tuple[str, ...]:
-    """Every varied key once, in order; reports keys that cannot vary, or that vary twice."""
-    by_axis = [list(dict.fromkeys(key for part in axis for key in part)) for axis in axes]
-    count = Counter(key for axis in by_axis for key in axis)
+def check_keys(listed: Sequence[str], overrides: Sequence[str], problems: list[str]) -> None:
+    """Report keys that cannot vary; ``listed``: a key as often as something varies it."""
+    count = Counter(listed)
     keys = tuple(count)
     problems += [f"{key}: varied twice" for key in keys if count[key] > 1]
     for key in keys:
@@ -156,7 +158,12 @@ def _keys(axes: Sequence[Sequence[Settings]], overrides: Sequence[str], problems
             problems.append(f"{key}: cannot vary, since all points share patients, folds and task; use --set")
         if key in {override.partition("=")[0].strip() for override in overrides}:
             problems.append(f"{key}: both varied and given by --set; leave one out")
-    return keys
+
+
+def shown_settings(keys: Sequence[str], settings: Mapping[str, Any], experiment: Experiment | None) -> Settings:
+    """The value of every varied setting at a point as tables show it: a number or a text."""
+    resolved = {} if experiment is None else experiment.model_dump()
+    return {key: _shown(key, settings, resolved) for key in keys}
 
 
 def _build(
@@ -175,8 +182,7 @@ def _build(
         for key, value in settings.items():
             set_value(merged, key, value)
         experiment, found = try_build(merged, base=base)
-        resolved = {} if experiment is None else experiment.model_dump()
-        shown = {key: _shown(key, settings, resolved) for key in keys}
+        shown = shown_settings(keys, settings, experiment)
         name = _name({short[key]: shown[key] for key in settings})
         for line in found:
             wrong.setdefault(line, []).append(name)
@@ -194,7 +200,7 @@ def _where(names: Sequence[str], of: int) -> str:
     return "" if len(names) == of else f" [at {' | '.join(names[:3])}{more}]"
 
 
-def _shown(key: str, settings: Settings, resolved: Mapping[str, Any]) -> Any:
+def _shown(key: str, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> Any:
     """The value of a setting at a point as tables show it: a number or a text."""
     value: Any = resolved
     for part in key.split("."):

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -33,15 +34,18 @@ def sweep_table(found: Sweep) -> pd.DataFrame:
     shown["folds"] = [str(n) for n in table["val_n"]]
     if f"test_{found.metric}_mean" in table:
         shown[f"test {metric}"] = mean_sds(table, f"test_{found.metric}")
+    states = table["state"] if found.searched else ["failed"] * len(table)
     shown["rank"] = [
-        "failed" if pd.isna(rank) else f"{rank} ★" if run == found.best else str(rank)
-        for rank, run in zip(table["rank"], table["run"], strict=True)
+        state if pd.isna(rank) else f"{rank} ★" if run == found.best else str(rank)
+        for rank, run, state in zip(table["rank"], table["run"], states, strict=True)
     ]
     return shown
 
 
 def caption(found: Sweep) -> str:
     """What the table says, and what it may be used for."""
+    if found.searched:
+        return _search_caption(found)
     metric, label = metric_head(found.metric), found.task.label
     text = (
         f"{label}: mean ± sd of the validation {metric} over folds, the same for all points. Rule: points are ranked "
@@ -61,11 +65,28 @@ def caption(found: Sweep) -> str:
     return text
 
 
+def _search_caption(found: Sweep) -> str:
+    metric, label = metric_head(found.metric), found.task.label
+    complete = int((found.table["state"] == "complete").sum())
+    text = (
+        f"{label}: mean ± sd of the validation {metric} over folds, the same for all trials. {complete} of "
+        f"{len(found.table)} trials did all folds and are ranked by that mean, ★ the best; the others were stopped or "
+        "failed, and their means are of fewer folds. All proposals followed these scores, so the best one is optimistic"
+    )
+    if f"test_{found.metric}_mean" not in found.table:
+        return f"{text}. Test scores are hidden (--show-test): to choose by them is to choose on test patients."
+    return (
+        f"{text}, and so is its test score: validation patients of one fold are test patients of another, and the "
+        "search has seen them all. An honest score takes patients outside of it (momkd evaluate)."
+    )
+
+
 def write_sweep(found: Sweep, folder: Path) -> list[Path]:
     """Write sweep.md and sweep.png."""
     target = folder / "sweep.md"
     write_text(target, markdown_table(sweep_table(found), caption(found)))
-    return [target, draw_sweep(found, folder / "sweep.png")]
+    draw = draw_search if found.searched else draw_sweep
+    return [target, draw(found, folder / "sweep.png")]
 
 
 def draw_sweep(found: Sweep, target: Path) -> Path:
@@ -83,6 +104,44 @@ def draw_sweep(found: Sweep, target: Path) -> Path:
     )
     figure.suptitle(f"{found.task.label} · validation of {found.table['val_n'].max()} folds", fontsize=11)
     return save(figure, target)
+
+
+def draw_search(found: Sweep, target: Path) -> Path:
+    """A pane a setting: the validation mean of every trial against its value; hollow where it was stopped early."""
+    keys, table = found.plan.keys, found.table
+    columns = min(3, len(keys))
+    rows = -(-len(keys) // columns)
+    figure = Figure(figsize=(1.2 + 3.1 * columns, 0.9 + 2.7 * rows), layout="constrained")
+    panes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    mean, _ = _mean_sd(table, found.metric)
+    complete, best = (table["state"] == "complete").to_numpy(), (table["run"] == found.best).to_numpy()
+    for axes, key in zip(panes.flat, keys, strict=False):
+        place = _places(axes, table[key])
+        axes.plot(place[complete], mean[complete], "o", color=MEAN, ms=5, label="all folds")
+        axes.plot(place[~complete], mean[~complete], "o", mfc="none", mec=MEAN, ms=5, alpha=0.6, label="stopped early")
+        axes.plot(place[best], mean[best], marker="*", ms=15, color=MEAN, mec="black", mew=0.7, ls="none", label="best")
+        axes.set_xlabel(key)
+        axes.grid(alpha=0.25)
+    for axes in panes.flat[len(keys) :]:
+        axes.set_visible(False)
+    for row in panes:
+        row[0].set_ylabel(f"validation {metric_head(found.metric)}")
+    panes[0][0].legend(fontsize=8, frameon=False)
+    figure.suptitle(f"{found.task.label} · {len(table)} trials, mean over the folds each did", fontsize=11)
+    return save(figure, target)
+
+
+def _places(axes: Axes, values: pd.Series) -> np.ndarray:
+    """Where the values of a setting lie on the x axis, whose scale or ticks are set for them."""
+    if pd.api.types.is_numeric_dtype(values) and values.nunique() > 1:
+        place = values.to_numpy(dtype=np.float64)
+        if place.min() > 0 and place.max() / place.min() >= _LOG_RATIO:
+            axes.set_xscale("log")
+        return place
+    names = sorted({_words(value) for value in values})
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    return np.array([names.index(_words(value)) for value in values], dtype=np.float64)
 
 
 def _numeric_axis(found: Sweep) -> str | None:

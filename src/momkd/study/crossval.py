@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -145,7 +146,7 @@ def plan_run(run: RunFolder, cohort: CohortData, experiment: Experiment, *, fina
     Raises SplitError, RunError.
     """
     write_patients(run, cohort, experiment.task)
-    splits = _splits(run, cohort, experiment, final=final)
+    splits = splits_of(run, cohort, experiment, final=final)
     folds = _folds(splits)
     resolved = experiment.model_copy(update={"train": resolve(experiment.train, cohort, len(folds))})
     return Plan(FoldContext(cohort, resolved, run, splits), folds, [fold for fold in folds if not run.is_done(fold)])
@@ -173,10 +174,11 @@ def _itself(context: FoldContext) -> FoldContext:
     return context
 
 
-def _splits(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final: bool) -> pd.DataFrame:
+def splits_of(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final: bool = False) -> pd.DataFrame:
     """The splits of a run: its own if it has them, else the user's or new ones; written before anything is trained.
 
     A final fit has no test part, so it makes its own division and does not use ``cv.splits``.
+    Raises SplitError, RunError.
     """
     patients, cv = cohort.cohort.patients, experiment.cv
     classes, required = cohort.cohort.strata, cohort.cohort.required
@@ -209,16 +211,25 @@ def roles_of(splits: pd.DataFrame, fold: FoldId) -> Roles:
 
 def gather(run: RunFolder, folds: list[FoldId], task: TaskSettings) -> StudyResult:
     """Put the folds' predictions together and judge them."""
+    tables, metrics = judge(run, folds, task)
+    for name, table in tables.items():
+        write_csv(run.path / name, table)
+    write_json(run.path / "metrics.json", metrics)
+    return StudyResult(run.path, metrics)
+
+
+def judge(
+    run: RunFolder, folds: Sequence[FoldId], task: TaskSettings
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The tables and metrics of some complete folds of a run; nothing is written."""
     # What was observed stays text, so that it is written as it was read.
     text = dict.fromkeys(("patient_id", "slide_id", *observed_columns(task)), str)
     tables = {}
     for name in ("predictions.csv", "slides.csv"):
         parts = [pd.read_csv(run.fold(fold) / name, dtype=text, keep_default_na=False) for fold in folds]
         tables[name] = pd.concat(parts, ignore_index=True)
-        write_csv(run.path / name, tables[name])
     summaries = [read_json(run.fold(fold) / "fold.json") for fold in folds]
     thresholds = {(s["repeat"], s["fold"]): s["threshold"] for s in summaries if task.binary}
     metrics = verdict(tables["predictions.csv"], thresholds, task)
     metrics["seconds"] = round(sum(s["seconds"] for s in summaries), 3)
-    write_json(run.path / "metrics.json", metrics)
-    return StudyResult(run.path, metrics)
+    return tables, metrics

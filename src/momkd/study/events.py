@@ -12,10 +12,11 @@ class Event:
     """Something happened to one fold.
 
     ``epochs`` is the most there can be; ``score``, of the validation patients, is NaN until it is known; ``run`` names
-    the run where there are several; ``note`` says why it failed.
+    the run where there are several; ``note`` says why it failed. A fold
+    that is stopped is not done, since those before it say enough of its run.
     """
 
-    kind: Literal["started", "epoch", "done", "skipped", "failed"]
+    kind: Literal["started", "epoch", "done", "skipped", "stopped", "failed"]
     repeat: int
     fold: int
     epoch: int = 0

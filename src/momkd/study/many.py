@@ -125,7 +125,7 @@ def _plan(
     runs: Sequence[NamedExperiment], folders: Mapping[str, RunFolder], splits_file: Path | None
 ) -> dict[str, Plan]:
     """Load each cohort once, prepare every run folder, and say what is left to do in it."""
-    keys = {run.name: _data_key(run.experiment) for run in runs}
+    keys = {run.name: data_key(run.experiment) for run in runs}
     # A process may come to hold bags of every cohort: together no more than of one.
     cache_bytes = CACHE_BYTES // max(1, len(set(keys.values())))
     cohorts: dict[str, CohortData] = {}
@@ -178,8 +178,8 @@ def _themselves(contexts: dict[str, FoldContext]) -> dict[str, FoldContext]:
     return contexts
 
 
-def _data_key(experiment: Experiment) -> str:
-    """What decides what ``load_data`` returns."""
+def data_key(experiment: Experiment) -> str:
+    """What decides what ``load_data`` returns: equal keys, equal data."""
     whole = dict.fromkeys(("cohort", "features", "graph", "omics", "task"), True)
     # omics.share draws patients by the seed.
     return experiment.model_dump_json(include={**whole, "cv": {"seed"}})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -65,8 +65,8 @@ class RunFolder:
         """Whether a fold is complete: its fold.json is written last."""
         return (self.fold(fold) / "fold.json").is_file()
 
-    def prepare(self, experiment: Experiment, cohort: CohortData) -> None:
-        """Make the run, or agree to go on with it.
+    def prepare(self, experiment: Experiment, cohort: CohortData, *, beside: Sequence[str] = ()) -> None:
+        """Make the run, or agree to go on with it; ``beside``: names of files that may be there before.
 
         Raises RunError when the folder holds something else, was made with other settings, or its data changed since.
         """
@@ -76,7 +76,7 @@ class RunFolder:
             self._check_same(load_experiment(settings_file), experiment)
             self._check_data(read_json(environment_file).get("data", {}), data)
             return
-        strange = self.path.is_dir() and any(path.name != _LOCK for path in self.path.iterdir())
+        strange = self.path.is_dir() and any(path.name not in (_LOCK, *beside) for path in self.path.iterdir())
         if strange and not settings_file.is_file():
             raise RunError(f"{self.path}: exists, is not empty and is not a run; give another --out")
         write_text(settings_file, experiment.to_yaml())

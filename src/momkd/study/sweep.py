@@ -5,7 +5,7 @@ DIR/sweep.csv  sweep.md  sweep.png  splits.csv  log.txt  <point>/ (a run)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ class Sweep:
     ``table``: one row a point in the order of the grid; a column for each varied setting (its dotted key), then
     val_<metric>_mean, _sd (over folds, n − 1) and val_n (folds where it is defined), where asked for the same of test,
     ``rank`` by the validation mean (1 = best, ties share a rank, none for a point that failed), and ``run``, its
-    folder. ``best``: the name of the first point of rank 1, or None. ``choice``: only with the test columns.
+    folder. ``best``: the name of the first point of rank 1, or None. ``choice``: only with the test columns
+    of a grid. ``searched``: points were proposed one after another (``search.py``); a column ``state`` says what became
+    of them, and those that were stopped have a mean of fewer folds and no rank.
     """
 
     plan: SweepPlan
@@ -49,6 +51,7 @@ class Sweep:
     best: str | None
     choice: ChoiceScore | None
     results: ManyResults
+    searched: bool = False
 
     @property
     def task(self) -> TaskSettings:
@@ -84,13 +87,19 @@ def sweep(
         for point in plan.points
     ]
     table = pd.DataFrame(rows)
-    # Rounded, so that equal scores in another order of folds are a tie.
-    mean = table[f"val_{metric}_mean"].astype(np.float64).round(12)
-    table["rank"] = mean.rank(ascending=False, method="min").astype("Int64")
-    table["run"] = [point.name for point in plan.points]
+    names = [point.name for point in plan.points]
+    table["rank"], best = rank(table[f"val_{metric}_mean"], names)
+    table["run"] = names
     write_csv(Path(out) / "sweep.csv", table)
-    best = None if mean.isna().all() else str(table["run"][int(np.nanargmax(mean.to_numpy()))])
     return Sweep(plan, metric, table, best, _choose(results, metric) if show_test else None, results)
+
+
+def rank(means: pd.Series, names: Sequence[str]) -> tuple[pd.Series, str | None]:
+    """Ranks by descending mean, 1 the best, ties alike, none where there is no mean; and the first name of rank 1."""
+    # Rounded, so that equal scores in another order of folds are a tie.
+    mean = means.astype(np.float64).round(12)
+    best = None if mean.isna().all() else names[int(np.nanargmax(mean.to_numpy()))]
+    return mean.rank(ascending=False, method="min").astype("Int64"), best
 
 
 def _scores(results: ManyResults, name: str, role: str, metric: str) -> dict[str, Any]:
