@@ -1,11 +1,13 @@
 """Work that is killed at random moments, again and again, ends in the bytes of work that was left alone.
 
     python benchmarks/reliability/kill.py --kills 60
+    python benchmarks/reliability/kill.py --kills 60 --power-cut
 
 A small simulated cohort; momkd crossval, import-features and compare, two workers each. Every job is first done once
 without a disturbance. Then it is started, killed with SIGKILL (the command and its workers at once) after a random
 time, and started again, until it has had --each kills, and then left to end. Lost: a job that does not end, or lacks a
 file. Different: a file with other bytes, where only what a clock said is left out (log.txt, seconds, milliseconds).
+With --power-cut, what was not synced to the disk is lost at each kill (see power.py).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from power import cut, witness
 
 from momkd.simulator import SimulationSettings, simulate
 
@@ -50,6 +53,8 @@ class Tally:
     runs: int = 0
     lost: int = 0
     different: int = 0
+    damaged: int = 0
+    gone: int = 0
 
 
 def main() -> None:
@@ -58,6 +63,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=60, help="over all jobs")
     parser.add_argument("--each", type=int, default=4, help="before a job is left to end")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--power-cut", action="store_true", help="lose what was not synced at each kill")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -75,17 +81,22 @@ def main() -> None:
             ],
         }
         _many_copies(folder / "cohort" / "features", folder / "many")
-        print("| job | kills | of them before it had begun | ended runs | lost | different bytes | undisturbed, s |")
-        print("|---|---|---|---|---|---|---|", flush=True)
+        print(
+            "| job | kills | of them before it had begun | unsynced files damaged | renames undone | ended runs | lost "
+            "| different bytes | undisturbed, s |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
         bad = 0
         for job, command in jobs.items():
             started = time.monotonic()
             _run(command(folder / f"{job}-alone"))
             seconds = time.monotonic() - started
-            tally = _disturb(job, command, folder, options.kills // len(jobs), options.each, seconds, chance)
+            witnessed = folder / "witness" if options.power_cut else None
+            tally = _disturb(job, command, folder, options.kills // len(jobs), options.each, seconds, chance, witnessed)
             bad += tally.lost + tally.different
             print(
-                f"| {job} | {tally.kills} | {tally.early} | {tally.runs} | {tally.lost} | {tally.different} "
+                f"| {job} | {tally.kills} | {tally.early} | {tally.damaged} | {tally.gone} | {tally.runs} "
+                f"| {tally.lost} | {tally.different} "
                 f"| {seconds:.0f} |",
                 flush=True,
             )
@@ -108,12 +119,13 @@ def _disturb(
     each: int,
     seconds: float,
     chance: random.Random,
+    witnessed: Path | None,
 ) -> Tally:
     tally = Tally()
     while tally.kills < kills:
         out = folder / f"{job}-{tally.runs}"
         for _ in range(min(each, kills - tally.kills)):
-            process = _start(command(out))
+            process = _start(command(out), None if witnessed is None else witness(witnessed))
             try:
                 process.wait(chance.uniform(0.1, 1.0) * seconds)
                 break
@@ -122,6 +134,9 @@ def _disturb(
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 tally.kills += 1
+                if witnessed is not None:
+                    damaged, gone = cut(out, witnessed, chance)
+                    tally.damaged, tally.gone = tally.damaged + damaged, tally.gone + gone
         try:
             _run(command(out))
         except subprocess.CalledProcessError as error:
@@ -136,10 +151,10 @@ def _disturb(
     return tally
 
 
-def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
+def _start(arguments: list[str], environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
     quiet = subprocess.DEVNULL
     command = [sys.executable, "-m", "momkd", *arguments]
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=environment)
 
 
 def _run(arguments: list[str]) -> None:
