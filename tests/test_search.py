@@ -7,25 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.sweeps import write
 
 from momkd.errors import ExperimentError
 from momkd.experiment import load_search, load_sweep
 from momkd.experiment.search import Choices, Range
-
-BASE = """
-cohort: {table: cohort.csv}
-features: {dir: features}
-omics: {table: rna.csv}
-task: {label: HER2, classes: [negative, positive]}
-"""
-
-
-def write(folder: Path, section: Any = None) -> Path:
-    file = folder / "E.yaml"
-    text = "" if section is None else yaml.safe_dump({"sweep": section}, sort_keys=False)
-    file.write_text(BASE + text, encoding="utf-8")
-    return file
 
 
 def problems(folder: Path, section: Any = None, grid: tuple[str, ...] = (), overrides: tuple[str, ...] = ()) -> str:

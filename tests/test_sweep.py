@@ -6,24 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.sweeps import write
 
 from momkd.errors import ExperimentError
 from momkd.experiment import load_experiment, load_sweep
-
-BASE = """
-cohort: {table: cohort.csv}
-features: {dir: features}
-omics: {table: rna.csv}
-task: {label: HER2, classes: [negative, positive]}
-"""
-
-
-def write(folder: Path, section: Any = None) -> Path:
-    file = folder / "E.yaml"
-    text = "" if section is None else yaml.safe_dump({"sweep": section}, sort_keys=False)
-    file.write_text(BASE + text, encoding="utf-8")
-    return file
 
 
 def problems(folder: Path, section: Any = None, grid: tuple[str, ...] = (), overrides: tuple[str, ...] = ()) -> str:
