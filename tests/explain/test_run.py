@@ -139,8 +139,12 @@ def test_a_patch_size_can_be_given(student: Path, make_features: MakeFeatures, t
         (TaskSettings(type="continuous", label="score"), {"influence-score.png"}),
         (TaskSettings(type="survival", label="months", event="status"), {"influence-months.png"}),
         (TaskSettings(type="ordinal", label="x", classes=("a", "b", "c")), {"influence-a.png", "influence-c.png"}),
+        (
+            TaskSettings(label="x", classes=("0", "HER2-", "HER2+")),
+            {"influence-0.png", "influence-HER2_-2.png", "influence-HER2_-3.png"},
+        ),
     ],
-    ids=["three", "continuous", "survival", "ordinal"],
+    ids=["three", "continuous", "survival", "ordinal", "alike"],
 )
 def test_every_task_is_explained(
     make_student: MakeStudent, make_features: MakeFeatures, tmp_path: Path, task: TaskSettings, maps: set[str]

@@ -10,7 +10,8 @@ FOLDER/<slide_id>/  explanation.json   what is predicted, by whom, from what; wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +52,12 @@ class PatchMap:
 
 def maps_of(reasons: SlideReasons, classes: Sequence[str]) -> list[PatchMap]:
     """The maps of a slide, the most telling first. Numbers are multiplied by P, so that slides can be compared."""
-    found = []
+    found, files = [], _file_names(reasons.influence)
     for name, values in reasons.influence.items():
         unit = f"log-odds of {name}" if name in classes else name
         meaning = f"influence on the {unit} (times the number of patches)"
         most, least = (f"most for {name}", f"most against {name}") if classes else (f"raise {name}", f"lower {name}")
-        file = f"influence-{_file_name(name)}"
-        found.append(PatchMap(file, values * len(values), "signed", meaning, most, least))
+        found.append(PatchMap(f"influence-{files[name]}", values * len(values), "signed", meaning, most, least))
     if reasons.evidence is not None:
         words = f"evidence: likeness to the memory of {classes[-1]} minus the other" if classes else "evidence"
         found.append(PatchMap("evidence", reasons.evidence, "signed", words, "highest evidence", "lowest evidence"))
@@ -197,14 +197,20 @@ def _draw_patches(
             rows.append(top(one.least, one.values, count, lowest=True))
     draw_rows(rows, look, folder / "top.png", title=title)
     files = ["top.png"]
+    names = _file_names(reasons.prototypes)
     for name, cosines in reasons.prototypes.items():
-        target = folder / f"prototypes-{_file_name(name)}.png"
+        target = folder / f"prototypes-{names[name]}.png"
         words = f"{bag.slide_id}: the patches most like each prototype ({name}), with their cosine"
         draw_rows(prototype_rows(cosines, memories, count), look, target, title=words)
         files.append(target.name)
     return files
 
 
-def _file_name(name: str) -> str:
-    """A class or table as part of a file name."""
-    return "".join(c if c.isalnum() or c in "._" else "_" for c in name)
+def _file_names(names: Iterable[str]) -> dict[str, str]:
+    """Classes or tables as parts of file names, none like another: "HER2-" and "HER2+" become HER2_-1 and HER2_-2."""
+    plain = {name: "".join(c if c.isalnum() or c in "._" else "_" for c in name) for name in names}
+    count = Counter(word.casefold() for word in plain.values())
+    return {
+        name: word if count[word.casefold()] == 1 else f"{word}-{number}"
+        for number, (name, word) in enumerate(plain.items(), 1)
+    }

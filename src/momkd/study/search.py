@@ -4,8 +4,8 @@
 
 Proposals come from the tree-structured Parzen estimator (Bergstra et al. 2011; Optuna). Who goes on is decided by
 asynchronous successive halving (Li et al. 2020, ASHA) over folds, which all trials do in the same order: at each rung
-the better half by mean validation score. All that is known is in the files of the trials, so processes of many machines
-may take part, and a search that was killed goes on.
+the better half by mean validation score. All that is known is in the files of the trials, so tasks on many machines
+take part, and a search that was killed goes on.
 """
 
 from __future__ import annotations
