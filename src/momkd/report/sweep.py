@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from momkd.experiment.search import Axis, Range
 from momkd.experiment.sweep import short_names, words
 from momkd.files import write_text
 from momkd.report.comparison import markdown_table, metric_head
@@ -26,8 +27,13 @@ _LOG_RATIO = 4.0
 
 
 def sweep_table(found: Sweep) -> pd.DataFrame:
-    """The table as text: the varied settings, validation mean ± sd, its folds, rank; test where it was asked for."""
+    """The table as text: the varied settings, validation mean ± sd, its folds, rank; test where it was asked for.
+
+    A grid in its order; of a search the best first, then those that were stopped.
+    """
     table, metric = found.table, metric_head(found.metric)
+    if found.searched:
+        table = table.sort_values(["rank", f"val_{found.metric}_mean"], ascending=[True, False], na_position="last")
     short = short_names(found.plan.keys)
     shown = pd.DataFrame({short[key]: [_words(value) for value in table[key]] for key in found.plan.keys})
     shown[f"validation {metric}"] = mean_sds(table, f"val_{found.metric}")
@@ -108,6 +114,8 @@ def draw_sweep(found: Sweep, target: Path) -> Path:
 
 def draw_search(found: Sweep, target: Path) -> Path:
     """A pane a setting: the validation mean of every trial against its value; hollow where it was stopped early."""
+    if found.space is None:
+        raise ValueError("not a search")
     keys, table = found.plan.keys, found.table
     columns = min(3, len(keys))
     rows = -(-len(keys) // columns)
@@ -116,7 +124,7 @@ def draw_search(found: Sweep, target: Path) -> Path:
     mean, _ = _mean_sd(table, found.metric)
     complete, best = (table["state"] == "complete").to_numpy(), (table["run"] == found.best).to_numpy()
     for axes, key in zip(panes.flat, keys, strict=False):
-        place = _places(axes, table[key])
+        place = _places(axes, table[key], found.space.axes[key])
         axes.plot(place[complete], mean[complete], "o", color=MEAN, ms=5, label="all folds")
         axes.plot(place[~complete], mean[~complete], "o", mfc="none", mec=MEAN, ms=5, alpha=0.6, label="stopped early")
         axes.plot(place[best], mean[best], marker="*", ms=15, color=MEAN, mec="black", mew=0.7, ls="none", label="best")
@@ -131,17 +139,23 @@ def draw_search(found: Sweep, target: Path) -> Path:
     return save(figure, target)
 
 
-def _places(axes: Axes, values: pd.Series) -> np.ndarray:
-    """Where the values of a setting lie on the x axis, whose scale or ticks are set for them."""
-    if pd.api.types.is_numeric_dtype(values) and values.nunique() > 1:
-        place = values.to_numpy(dtype=np.float64)
-        if place.min() > 0 and place.max() / place.min() >= _LOG_RATIO:
+def _places(axes: Axes, values: pd.Series, axis: Axis) -> np.ndarray:
+    """Where the values of a setting lie on the x axis: a range by its scale, choices side by side as in the file."""
+    if isinstance(axis, Range):
+        if axis.log:
             axes.set_xscale("log")
-        return place
-    names = sorted({_words(value) for value in values})
+        margin = 1.1 if axis.log else 0.03 * (axis.high - axis.low)
+        axes.set_xlim(
+            axis.low / margin if axis.log else axis.low - margin,
+            axis.high * margin if axis.log else axis.high + margin,
+        )
+        return values.to_numpy(dtype=np.float64)
+    told = [_words(value) for value in values]
+    known = [words(value) for value in axis.values if words(value) in told]
+    names = list(dict.fromkeys([*known, *told]))
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.5, len(names) - 0.5)
-    return np.array([names.index(_words(value)) for value in values], dtype=np.float64)
+    return np.array([names.index(word) for word in told], dtype=np.float64)
 
 
 def _numeric_axis(found: Sweep) -> str | None:

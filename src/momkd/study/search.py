@@ -241,4 +241,4 @@ def _gathered(space: SearchSpace, out: Path, trials: int, context: _Context, *, 
     table["run"] = [point.name for point in points]
     write_csv(out / "sweep.csv", table)
     plan = SweepPlan(space.keys, tuple(points))
-    return Sweep(plan, metric, table, best, None, ManyResults(out, done, failures), searched=True)
+    return Sweep(plan, metric, table, best, None, ManyResults(out, done, failures), space)

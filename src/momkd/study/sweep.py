@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from momkd.evaluation.scorers import primary_metric
-from momkd.experiment import SweepPlan, TaskSettings
+from momkd.experiment import SearchSpace, SweepPlan, TaskSettings
 from momkd.parallel import Place
 from momkd.study.events import Watcher, ignore
 from momkd.study.many import ManyResults, NamedExperiment, try_many
@@ -41,8 +41,8 @@ class Sweep:
     val_<metric>_mean, _sd (over folds, n − 1) and val_n (folds where it is defined), where asked for the same of test,
     ``rank`` by the validation mean (1 = best, ties share a rank, none for a point that failed), and ``run``, its
     folder. ``best``: the name of the first point of rank 1, or None. ``choice``: only with the test columns
-    of a grid. ``searched``: points were proposed one after another (``search.py``); a column ``state`` says what became
-    of them, and those that were stopped have a mean of fewer folds and no rank.
+    of a grid. ``space``: that of a search (``search.py``), whose table has a column ``state``: what became of each
+    trial; those that were stopped have a mean of fewer folds and no rank.
     """
 
     plan: SweepPlan
@@ -51,7 +51,12 @@ class Sweep:
     best: str | None
     choice: ChoiceScore | None
     results: ManyResults
-    searched: bool = False
+    space: SearchSpace | None = None
+
+    @property
+    def searched(self) -> bool:
+        """Whether its points were proposed one after another."""
+        return self.space is not None
 
     @property
     def task(self) -> TaskSettings:
