@@ -175,6 +175,17 @@ def test_leftovers_of_a_killed_run_are_noted_and_never_read(tmp_path: Path) -> N
     assert import_features(out, tmp_path / "again").written == ("s0", "s1")
 
 
+def test_what_a_killed_import_left_of_a_slide_goes_with_its_new_file(tmp_path: Path) -> None:
+    source, out = make_source(tmp_path / "in", 2), tmp_path / "out"
+    out.mkdir()
+    for name in (".s0.123.0123abcd.tmp.h5", ".s1.lock", ".other.123.0123abcd.tmp.h5"):
+        (out / name).write_bytes(b"half a file")
+    report = import_features(source, out)
+    assert sorted(path.name for path in out.iterdir()) == [".other.123.0123abcd.tmp.h5", "s0.h5", "s1.h5"]
+    assert [problem.severity for problem in report.problems] == ["note"]
+    assert "1 unfinished files of an interrupted import: .other" in str(report.problems[0])
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from momkd.errors import FeatureFileError, Problem, summarise
+from momkd.files import remove_leftovers
+from momkd.locks import claim
 from momkd.parallel import Place, chunks, run_tasks
 from momkd.slides.bag import Bag
 from momkd.slides.cache import file_sha256
@@ -74,7 +76,6 @@ def import_features(
     files, problems = given_features(source)
     if any(isinstance(path, Path) and path.parent.resolve() == out.resolve() for path in files):
         raise defect(out, "the folder of the source files", "another folder for --out")
-    problems += _leftovers(out)
     job = _Job(out, dtype, slide_mpp, graph_k, table)
     found: list[_Imported] = []
 
@@ -89,6 +90,7 @@ def import_features(
         run_tasks(chunks(files, _SHARDS), partial(_itself, job), _import_some, place=place, workers=1, watch=take)
     found.sort(key=lambda one: one.slide_id)
     problems += [problem for one in found for problem in one.problems]
+    problems += _leftovers(out)
     return ImportReport(
         out,
         tuple(one.slide_id for one in found if one.state == "written"),
@@ -139,11 +141,13 @@ def _import_one(job: _Job, path: FeatureFile) -> _Imported:
         if _is_made_from(target, settings):
             return _Imported(path.stem, "unchanged")
     note = _source_note(path, settings)
-    state = _state(target, note)
-    if state == "current":
-        return _Imported(path.stem, "unchanged")
-    bag = read_bag(path, slide_mpp=job.slide_mpp, table=job.table)
-    blurred = _write_one(bag, target, note, job.dtype, job.graph_k)
+    with claim(job.out / f".{path.stem}.lock", wait=True):
+        remove_leftovers(job.out, path.stem)
+        state = _state(target, note)
+        if state == "current":
+            return _Imported(path.stem, "unchanged")
+        bag = read_bag(path, slide_mpp=job.slide_mpp, table=job.table)
+        blurred = _write_one(bag, target, note, job.dtype, job.graph_k)
     return _Imported(path.stem, "written", tuple(_replaced(target, state)), tuple(blurred))
 
 
@@ -231,7 +235,7 @@ def _replaced(target: Path, state: State) -> list[Problem]:
 
 
 def _leftovers(out: Path) -> list[Problem]:
-    """Note the unfinished files of an interrupted import; no reader takes them for features."""
+    """Note unfinished files of slides that this import was not about; no reader takes them for features."""
     if not out.is_dir():
         return []
     names = sorted(path.name for path in out.glob(".*.tmp.h5"))
