@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# How a temporary name ends: process, eight hex digits, the suffix of the file that it was to be.
+_LEFTOVER = re.compile(r"\.\d+\.[0-9a-f]{8}\.tmp(\.\w+)?$")
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -38,9 +41,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path, stem: str) -> None:
     """Remove unfinished files that a killed process left for ``stem``; to be called by who holds its lock."""
-    pattern = re.compile(rf"\.{re.escape(stem)}\.\d+\.[0-9a-f]{{8}}\.tmp\.\w+")
     for path in folder.glob(f".{_literal(stem)}.*.tmp.*"):
-        if pattern.fullmatch(path.name):
+        if path.name.startswith(f".{stem}.") and _LEFTOVER.fullmatch(path.name.removeprefix(f".{stem}")):
+            path.unlink(missing_ok=True)
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Remove every unfinished file below a folder; to be called by who alone writes there."""
+    for path in folder.rglob(".*.tmp.*"):
+        if _LEFTOVER.search(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -129,6 +129,18 @@ def test_resume_equals_uninterrupted(home: Path, tmp_path: Path) -> None:
     assert students(run) == students(home / "run")
 
 
+def test_what_a_killed_process_left_unfinished_goes(home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(home / "run", run)
+    before = sorted(run.rglob("*"))
+    gone = [".metrics.12.0123abcd.tmp.json", "fold-0-1/.memory.12.0123abcd.tmp.safetensors"]
+    stays = [".report.12.0123abcd.tmp.html", "fold-0-1/.mine.tmp.txt"]  # another process writes it; not ours
+    for name in (*gone, *stays):
+        (run / name).write_text("half a file")
+    crossval(load(home), run, workers=1)
+    assert sorted(run.rglob("*")) == sorted([*before, *(run / name for name in stays)])
+
+
 def test_other_settings_or_data_are_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"other settings(.|\n)*train.lr: 0.005 then, 0.1 now"):
         crossval(load(home, "train.lr=0.1"), home / "run")

@@ -21,10 +21,12 @@ import pandas as pd
 from momkd.cohort.dataset import CohortData
 from momkd.errors import RunError, summarise
 from momkd.experiment import Experiment, TaskSettings, load_experiment
-from momkd.files import read_json, sha256_file, write_json, write_text
+from momkd.files import read_json, remove_all_leftovers, remove_leftovers, sha256_file, write_json, write_text
 from momkd.locks import claim
 
 _LOCK = ".lock"
+# The files that who holds the run writes; reports and pictures are written by others too.
+_OWN = ("experiment", "environment", "patients", "splits", "predictions", "slides", "metrics", "table", "sweep")
 _PACKAGES = ("momkd", "torch", "numpy", "pandas", "scikit-learn", "xgboost", "lightning-fabric", "h5py", "safetensors")
 
 
@@ -141,7 +143,15 @@ class RunFolder:
         with claim(self.path / _LOCK) as holder:
             if holder is not None:
                 raise RunError(f"{self.path}: {holder} works on it → wait for it, stop it, or give another --out")
+            self._clear()
             yield
+
+    def _clear(self) -> None:
+        """Remove what a killed process left unfinished."""
+        for stem in _OWN:
+            remove_leftovers(self.path, stem)
+        for folder in self.path.glob("fold-*"):
+            remove_all_leftovers(folder)
 
     @contextmanager
     def logging(self) -> Iterator[None]:
