@@ -12,6 +12,7 @@ stays in --keep. With atheris (pip install atheris), --engine atheris looks for 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import multiprocessing
 import resource
 import signal
@@ -74,7 +75,8 @@ def _fuzz(name: str, inputs: int, seed: int, keep: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         seeds = reader.seeds(place)
-        target = place / f"input{reader.suffix}"
+        # What ends the process, even within a library that hears no signal, is found here afterwards.
+        target = keep / f"{name}{reader.suffix}"
         for one in seeds:
             target.write_bytes(one)
             reader.read(target)
@@ -84,11 +86,10 @@ def _fuzz(name: str, inputs: int, seed: int, keep: Path) -> None:
         for number in range(inputs):
             data = mutate(seeds[number % len(seeds)], rng, seeds)
             target.write_bytes(data)
-            # What ended the process is found here afterwards.
-            witness = keep / f"{name}{reader.suffix}"
             started = time.process_time()
             # Of its own time: a busy machine makes nothing hang.
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            faulthandler.dump_traceback_later(20 * SECONDS, exit=True)
             try:
                 reader.read(target)
                 outcome["read"] += 1
@@ -97,12 +98,13 @@ def _fuzz(name: str, inputs: int, seed: int, keep: Path) -> None:
                 if not str(error).strip():
                     raise
             except BaseException as error:
-                witness.write_bytes(data)
                 print(f"{name}, input {number}: {error!r}", file=sys.stderr, flush=True)
                 raise
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
             slowest = max(slowest, time.process_time() - started)
+        faulthandler.cancel_dump_traceback_later()
+        target.unlink()
     print(f"| {name} | {inputs} | {outcome['read']} | {outcome['refused']} | {1000 * slowest:.0f} | 0 |", flush=True)
 
 

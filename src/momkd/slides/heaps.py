@@ -2,8 +2,9 @@
 
 Texts of varying length, such as the attributes of a feature file, lie in global heaps (HDF5 file format, III.E: "GCOL",
 version, size, then objects one after another, object 0 being the free space). The library goes from object to object by
-their sizes, and does not end where the free space claims to be 0 bytes long. Nothing can stop it then, so heaps are
-looked at before anything is read from them. Numbers are left out: only what lies between the datasets is searched.
+their sizes, and does not end where one of them takes it no further, such as a free space that claims to be 0 bytes
+long. Nothing can stop it then, so heaps are looked at before anything is read from them. Numbers are left out: only
+what lies between the datasets is searched.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import h5py
 from momkd.slides.remote import FeatureFile
 from momkd.slides.sheet import defect
 
-_SIGNATURE, _HEADER = b"GCOL", 16
+_SIGNATURE, _HEADER, _WRAP = b"GCOL", 16, 1 << 64
 # Of what is not data; more would take longer than a header may, and only files that were rewritten often have it.
 _MOST_BYTES = 64 << 20
 
@@ -51,9 +52,11 @@ def _heap_is_endless(part: bytes, at: int) -> bool:
     place, end = at + _HEADER, min(at + size, len(part))
     while place + _HEADER <= end:
         number, _, length = struct.unpack_from("<HH4xQ", part, place)
-        if number == 0:
-            return bool(length == 0)
-        place += _HEADER + (length + 7) // 8 * 8
+        # As the library goes on: in 64 bits, where a size near their limit means a step back.
+        step = (length if number == 0 else _HEADER + (length + 7) // 8 * 8) % _WRAP
+        if step == 0 or step >= _WRAP // 2:
+            return True
+        place += step
     return False
 
 
