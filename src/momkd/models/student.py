@@ -111,6 +111,7 @@ class Student(SlideModel):
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(settings.memory.temperature)), requires_grad=settings.memory.learn_temperature
         )
+        self.focus = settings.memory.focus
         self.classifier = Classifier(width, outcome.n_outputs, settings.classifier)
         self.wide = zero_linear(in_dim, n_scores) if settings.wide.enabled else None
         self.programmes = nn.ModuleDict(
@@ -118,7 +119,10 @@ class Student(SlideModel):
         )
 
     def forward(self, bags: PackedBags) -> StudentOutput:
-        """Memory-guided aggregation: a = mean over classes y ≥ 1 of softmax_i(s^y_i / τ), V = Σ a_i F_i, scored."""
+        """Memory-guided aggregation: a = mean over classes y ≥ 1 of softmax_i(s^y_i / τ), V = Σ a_i F_i, scored.
+
+        In prediction τ is divided by ``memory.focus``.
+        """
         return self.read(bags, self.encoder(bags))
 
     def read(self, bags: PackedBags, encoded: Tensor) -> StudentOutput:
@@ -128,8 +132,8 @@ class Student(SlideModel):
             patches = functional.normalize(self.patch_projector(encoded), dim=-1)
 
             by_class = evidence_by_class(self.memory.affinity(patches))
-            temperature = self.log_temperature.exp().clamp(0.01, 2.0)
-            parts = [segment_softmax(evidence / (temperature + 1e-9), bag_of_patch, n_bags) for evidence in by_class]
+            temperature = self.temperature + 1e-9
+            parts = [segment_softmax(evidence / temperature, bag_of_patch, n_bags) for evidence in by_class]
             # Two classes: one evidence and its softmax, as published.
             attention = parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
             evidence = by_class[0] if len(by_class) == 1 else torch.stack(by_class).amax(0)
@@ -150,6 +154,12 @@ class Student(SlideModel):
             votes=score.votes,
             programmes=score.programmes,
         )
+
+    @property
+    def temperature(self) -> Tensor:
+        """τ of the attention: as it is learnt in training, divided by ``memory.focus`` in prediction."""
+        temperature = self.log_temperature.exp().clamp(0.01, 2.0)
+        return temperature if self.training else temperature / self.focus
 
     @property
     def reads_means(self) -> bool:
