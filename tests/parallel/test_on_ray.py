@@ -26,7 +26,9 @@ ON_RAY = Place("ray", workers=2)
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One Ray for all tests: ``run_tasks`` uses the one that is there."""
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    signal.signal(signal.SIGTERM, before)  # or the tests that follow in this process would have Ray's
     yield
     ray.shutdown()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,9 @@ def test_a_trial_that_fails_costs_the_others_nothing(
 def test_several_processes_search_together(space: SearchSpace, tmp_path: Path, place: Place | None) -> None:
     if place is not None:
         pytest.importorskip("ray")
+    before = signal.getsignal(signal.SIGTERM)
     result = search(space, tmp_path / "search", trials=4, workers=2, place=place, halving=False)
+    assert signal.getsignal(signal.SIGTERM) is before
     assert list(result.table["state"]) == ["complete"] * 4
     settings = [trial.settings for trial in read_trials(tmp_path / "search")]
     assert all(one not in settings[:number] for number, one in enumerate(settings))

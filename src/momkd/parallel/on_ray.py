@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -133,11 +135,12 @@ def _connected(place: Place) -> Iterator[None]:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if place.on == "ray":
-            count = place.workers or os.cpu_count() or 1
-            ray.init(num_cpus=count, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=place.on, **quiet)
+        with _handler_kept():
+            if place.on == "ray":
+                count = place.workers or os.cpu_count() or 1
+                ray.init(num_cpus=count, include_dashboard=False, **quiet)
+            else:
+                ray.init(address=place.on, **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise ClusterError(
             f"--on {place.on}: no Ray answers there: {error} → start one (ray start --head), or use --on ray"
@@ -146,3 +149,12 @@ def _connected(place: Place) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _handler_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, and for good; what runs here saves at it (``stopping.py``), so it is given back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
