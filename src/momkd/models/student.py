@@ -157,9 +157,13 @@ class Student(SlideModel):
 
     @property
     def temperature(self) -> Tensor:
-        """τ of the attention: as it is learnt in training, divided by ``memory.focus`` in prediction."""
-        temperature = self.log_temperature.exp().clamp(0.01, 2.0)
-        return temperature if self.training else temperature / self.focus
+        """The attention's temperature: τ in training, τ / ``memory.focus`` in prediction."""
+        return self.learnt_temperature if self.training else self.learnt_temperature / self.focus
+
+    @property
+    def learnt_temperature(self) -> Tensor:
+        """τ, within its bounds."""
+        return self.log_temperature.exp().clamp(0.01, 2.0)
 
     @property
     def reads_means(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -60,6 +61,15 @@ def run_tasks(
     from momkd.parallel.local import run_here
 
     run_here(tasks, make_context, work, workers=workers, watch=watch)
+
+
+def given(context: T) -> Callable[[], T]:
+    """A ``make_context`` for a context that is there already; as picklable as the context."""
+    return partial(_itself, context)
+
+
+def _itself(context: T) -> T:
+    return context
 
 
 def chunks(items: Sequence[T], count: int) -> list[list[T]]:

@@ -144,11 +144,10 @@ def _places(axes: Axes, values: pd.Series, axis: Axis) -> np.ndarray:
     if isinstance(axis, Range):
         if axis.log:
             axes.set_xscale("log")
-        margin = 1.1 if axis.log else 0.03 * (axis.high - axis.low)
-        axes.set_xlim(
-            axis.low / margin if axis.log else axis.low - margin,
-            axis.high * margin if axis.log else axis.high + margin,
-        )
+            axes.set_xlim(axis.low / 1.1, axis.high * 1.1)
+        else:
+            margin = 0.03 * (axis.high - axis.low)
+            axes.set_xlim(axis.low - margin, axis.high + margin)
         return values.to_numpy(dtype=np.float64)
     told = [_words(value) for value in values]
     known = [words(value) for value in axis.values if words(value) in told]

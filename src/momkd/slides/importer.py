@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from momkd.errors import FeatureFileError, Problem, summarise
 from momkd.files import remove_leftovers
 from momkd.locks import claim
-from momkd.parallel import Place, chunks, run_tasks
+from momkd.parallel import Place, chunks, given, run_tasks
 from momkd.slides.bag import Bag
 from momkd.slides.cache import file_sha256
 from momkd.slides.folders import given_features
@@ -87,7 +86,7 @@ def import_features(
     if place is None or not place.ray:
         _import_some(job, files, take)
     else:
-        run_tasks(chunks(files, _SHARDS), partial(_itself, job), _import_some, place=place, workers=1, watch=take)
+        run_tasks(chunks(files, _SHARDS), given(job), _import_some, place=place, workers=1, watch=take)
     found.sort(key=lambda one: one.slide_id)
     problems += [problem for one in found for problem in one.problems]
     problems += _leftovers(out)
@@ -151,10 +150,6 @@ def _import_one(job: _Job, path: FeatureFile) -> _Imported:
     return _Imported(path.stem, "written", tuple(_replaced(target, state)), tuple(blurred))
 
 
-def _itself(job: _Job) -> _Job:
-    return job
-
-
 def add_graphs(folder: Path, k: int, *, progress: Progress | None = None) -> ImportReport:
     """Add edge_index_k<k> to every feature file of ours in a folder, each atomically (``momkd graph DIR``).
 
@@ -192,13 +187,22 @@ def _as_float(value: str | float | None) -> float | None:
 
 def _is_made_from(target: Path, settings: Mapping[str, str | int | float | None]) -> bool:
     """Whether a whole target was made from this very version of a remote file, which need not be fetched to know it."""
+    notes = _notes_of_whole(target)
+    try:
+        made = json.loads("{}" if notes is None else notes.get("settings", "{}"))
+        made.pop("patch_size_level0", None)
+    except (ValueError, AttributeError):
+        return False
+    return bool(made == settings)
+
+
+def _notes_of_whole(target: Path) -> Mapping[str, str] | None:
+    """The notes of a target whose contents are what its digest promises; None of another, or where there is none."""
     try:
         notes = read_notes(target)
-        made = json.loads(notes.get("settings", "{}"))
-        made.pop("patch_size_level0", None)
-        return bool(made == settings and notes.get("content_sha256") == bag_digest(read_bag(target)))
-    except (FeatureFileError, ValueError, AttributeError):
-        return False
+        return notes if notes.get("content_sha256") == bag_digest(read_bag(target)) else None
+    except FeatureFileError:
+        return None
 
 
 State = Literal["absent", "current", "damaged", "other"]
@@ -208,11 +212,8 @@ def _state(target: Path, note: SourceNote) -> State:
     """Say whether a target is there, whole, and what ``note`` would make."""
     if not target.exists():
         return "absent"
-    try:
-        notes = read_notes(target)
-        if "content_sha256" not in notes or notes["content_sha256"] != bag_digest(read_bag(target)):
-            return "damaged"
-    except FeatureFileError:
+    notes = _notes_of_whole(target)
+    if notes is None:
         return "damaged"
     made_from = (notes.get("source_file"), notes.get("source_sha256"), notes.get("settings"))
     return "current" if made_from == (note.file, note.sha256, note.settings) else "other"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from momkd.errors import RunError, SplitError, raise_problems
 from momkd.evaluation.verdict import verdict
 from momkd.experiment import Experiment, TaskSettings
 from momkd.files import read_json, write_json
-from momkd.parallel import Place, run_tasks
+from momkd.parallel import Place, given, run_tasks
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.fold import run_fold
 from momkd.study.patients import write_patients
@@ -112,7 +111,7 @@ def _held_study(
         if ranks.world > 1:
             ranks.same(_Lead(plan.todo, plan.context.splits, plan.context.experiment))
             at, count = Place(), 1
-        run_tasks(plan.todo, partial(_itself, plan.context), run_one_fold, place=at, workers=count, watch=watch)
+        run_tasks(plan.todo, given(plan.context), run_one_fold, place=at, workers=count, watch=watch)
         return gather(run, plan.folds, experiment.task)
 
 
@@ -147,7 +146,7 @@ def plan_run(run: RunFolder, cohort: CohortData, experiment: Experiment, *, fina
     """
     write_patients(run, cohort, experiment.task)
     splits = splits_of(run, cohort, experiment, final=final)
-    folds = _folds(splits)
+    folds = folds_of(splits)
     resolved = experiment.model_copy(update={"train": resolve(experiment.train, cohort, len(folds))})
     return Plan(FoldContext(cohort, resolved, run, splits), folds, [fold for fold in folds if not run.is_done(fold)])
 
@@ -170,10 +169,6 @@ def run_one_fold(context: FoldContext, fold: FoldId, watch: Watcher) -> None:
     run_fold(context.cohort, context.experiment, context.run, fold, roles, watch)
 
 
-def _itself(context: FoldContext) -> FoldContext:
-    return context
-
-
 def splits_of(run: RunFolder, cohort: CohortData, experiment: Experiment, *, final: bool = False) -> pd.DataFrame:
     """The splits of a run: its own if it has them, else the user's or new ones; written before anything is trained.
 
@@ -194,7 +189,8 @@ def splits_of(run: RunFolder, cohort: CohortData, experiment: Experiment, *, fin
     return splits
 
 
-def _folds(splits: pd.DataFrame) -> list[FoldId]:
+def folds_of(splits: pd.DataFrame) -> list[FoldId]:
+    """The folds of a table of splits, in order."""
     pairs = splits[["repeat", "fold"]].drop_duplicates().itertuples(index=False)
     return sorted(FoldId(int(repeat), int(fold)) for repeat, fold in pairs)
 

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +18,7 @@ from momkd.cohort.dataset import CACHE_BYTES, CohortData, load_data
 from momkd.cohort.splits import write_splits
 from momkd.errors import MomkdError, RunError, summarise
 from momkd.experiment import Experiment
-from momkd.parallel import Place, run_tasks
+from momkd.parallel import Place, given, run_tasks
 from momkd.study.crossval import (
     FoldContext,
     Plan,
@@ -111,7 +110,7 @@ def _try_many(
     with RunFolder(out).logging():
         first = next(iter(plans.values())).context.experiment
         at = place_for(place, workers, first)
-        run_tasks(todo, partial(_themselves, contexts), _work, place=at, workers=count, watch=follow)
+        run_tasks(todo, given(contexts), _work, place=at, workers=count, watch=follow)
         for run in runs:
             if run.name not in failures:
                 try:
@@ -172,10 +171,6 @@ def _work(contexts: Mapping[str, FoldContext], task: tuple[str, FoldId], watch: 
         # Memory that one setting exhausts, or a defect that it meets, must not cost the other runs their results.
         logger.exception("%s %s failed", name, fold.name)
         failed(f"{error!r} (where: log.txt)")
-
-
-def _themselves(contexts: dict[str, FoldContext]) -> dict[str, FoldContext]:
-    return contexts
 
 
 def data_key(experiment: Experiment) -> str:

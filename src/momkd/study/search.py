@@ -14,7 +14,6 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -29,13 +28,23 @@ from momkd.evaluation.scorers import primary_metric
 from momkd.experiment import Experiment, Point, SearchSpace, SweepPlan
 from momkd.files import read_json, write_json
 from momkd.locks import claim
-from momkd.parallel import Place, run_tasks
-from momkd.study.crossval import StudyResult, gather, judge, place_for, plan_run, run_one_fold, splits_of, usual_workers
+from momkd.parallel import Place, given, run_tasks
+from momkd.study.crossval import (
+    StudyResult,
+    folds_of,
+    gather,
+    judge,
+    place_for,
+    plan_run,
+    run_one_fold,
+    splits_of,
+    usual_workers,
+)
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.many import ManyResults, data_key
 from momkd.study.proposals import propose
 from momkd.study.run_folder import FoldId, RunFolder, write_csv
-from momkd.study.sweep import Sweep, rank
+from momkd.study.sweep import Sweep, fold_scores, rank
 from momkd.study.trials import PROPOSAL, Trial, goes_on, read_trials, rungs, write_trial
 
 logger = logging.getLogger(__name__)
@@ -80,7 +89,7 @@ def search(
             _tell_all(known[n], context.folds, watch)
         count = workers if workers is not None else usual_workers(space.base)
         at = place_for(place, workers, space.base)
-        run_tasks(todo, partial(_itself, context), _work, place=at, workers=count, watch=watch)
+        run_tasks(todo, given(context), _work, place=at, workers=count, watch=watch)
         return _gathered(space, out, trials, context, show_test=show_test)
 
 
@@ -98,8 +107,7 @@ class _Context:
 
     @property
     def folds(self) -> list[FoldId]:
-        pairs = self.splits[["repeat", "fold"]].drop_duplicates().itertuples(index=False)
-        return sorted(FoldId(int(repeat), int(fold)) for repeat, fold in pairs)
+        return folds_of(self.splits)
 
     def data(self, experiment: Experiment) -> CohortData:
         """The cohort as the experiment sees it; the last other one than the base's is kept."""
@@ -110,10 +118,6 @@ class _Context:
             self.others.clear()
             self.others[key] = load_data(experiment)
         return self.others[key]
-
-
-def _itself(context: _Context) -> _Context:
-    return context
 
 
 def _work(context: _Context, number: int, watch: Watcher) -> None:
@@ -231,9 +235,7 @@ def _gathered(space: SearchSpace, out: Path, trials: int, context: _Context, *, 
         elif trial.state == "failed":
             failures[trial.name] = summarise([trial.note], shown=1)
         if show_test:
-            found = done[trial.name].metrics["test"][metric] if trial.name in done else {}
-            row |= {f"test_{metric}_mean": found.get("mean"), f"test_{metric}_sd": found.get("sd")}
-            row["test_n"] = len(found["values"]) - found["undefined"] if found else 0
+            row |= fold_scores(done, trial.name, "test", metric)
         rows.append({**row, "state": trial.state})
     table = pd.DataFrame(rows)
     complete = table[f"val_{metric}_mean"].where(table["state"] == "complete")

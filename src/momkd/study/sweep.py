@@ -16,6 +16,7 @@ import pandas as pd
 from momkd.evaluation.scorers import primary_metric
 from momkd.experiment import SearchSpace, SweepPlan, TaskSettings
 from momkd.parallel import Place
+from momkd.study.crossval import StudyResult
 from momkd.study.events import Watcher, ignore
 from momkd.study.many import ManyResults, NamedExperiment, try_many
 from momkd.study.run_folder import write_csv
@@ -86,8 +87,8 @@ def sweep(
     rows = [
         {
             **point.settings,
-            **_scores(results, point.name, "val", metric),
-            **(_scores(results, point.name, "test", metric) if show_test else {}),
+            **fold_scores(results.done, point.name, "val", metric),
+            **(fold_scores(results.done, point.name, "test", metric) if show_test else {}),
         }
         for point in plan.points
     ]
@@ -107,16 +108,17 @@ def rank(means: pd.Series, names: Sequence[str]) -> tuple[pd.Series, str | None]
     return mean.rank(ascending=False, method="min").astype("Int64"), best
 
 
-def _scores(results: ManyResults, name: str, role: str, metric: str) -> dict[str, Any]:
-    entry = _entry(results, name, role, metric)
+def fold_scores(done: Mapping[str, StudyResult], name: str, role: str, metric: str) -> dict[str, Any]:
+    """The columns <role>_<metric>_mean, _sd and <role>_n of one of the finished runs; None, None and 0 of another."""
+    entry = _entry(done, name, role, metric)
     n = len(entry["values"]) - entry["undefined"] if entry else 0
     return {f"{role}_{metric}_mean": entry.get("mean"), f"{role}_{metric}_sd": entry.get("sd"), f"{role}_n": n}
 
 
-def _entry(results: ManyResults, name: str, role: str, metric: str) -> Mapping[str, Any]:
-    if name not in results.done:
+def _entry(done: Mapping[str, StudyResult], name: str, role: str, metric: str) -> Mapping[str, Any]:
+    if name not in done:
         return {}
-    found: Mapping[str, Any] = results.done[name].metrics.get(role, {}).get(metric, {})
+    found: Mapping[str, Any] = done[name].metrics.get(role, {}).get(metric, {})
     return found
 
 
@@ -125,7 +127,7 @@ def _choose(results: ManyResults, metric: str) -> ChoiceScore | None:
     if not results.done:
         return None
     val, test = (
-        np.array([_entry(results, name, role, metric)["values"] for name in results.done], dtype=np.float64)
+        np.array([_entry(results.done, name, role, metric)["values"] for name in results.done], dtype=np.float64)
         for role in ("val", "test")
     )
     usable = ~np.isnan(val).all(axis=0)

@@ -21,7 +21,7 @@ def history_row(model: Method) -> dict[str, float]:
     """The columns of an epoch that belong to the method; call it before ``Method.end_epoch``."""
     row = model.history()
     if isinstance(model, MoMKD):
-        row["temperature"] = float(model.student.log_temperature.detach().exp().clamp(0.01, 2.0))
+        row["temperature"] = float(model.student.learnt_temperature.detach())
         row |= memory_row(model)
     return row
 
