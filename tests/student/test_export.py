@@ -46,7 +46,7 @@ def student_of(task: str, normalize: Kind, *, rich: bool = True, name: str = "mo
         {
             "name": name,
             "encoder": {"dim": 8},
-            "memory": {"codes": 3, "dim": 4, "focus": 3.0},
+            "memory": {"codes": 3, "dim": 4, "focus_growth": 1.5},
             "classifier": {"hidden": 6},
             "wide": {"enabled": rich},
             "programmes": {"dim": 3 if rich else 0, "codes": 2},

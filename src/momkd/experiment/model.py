@@ -103,7 +103,9 @@ class MemorySettings(Section):
     revive: int = Field(0, ge=0, description="a code that won no query for so many epochs is moved; 0 = never")
     temperature: Annotated[float, Field(ge=0.01, le=2.0)] = Field(0.2, description="initial τ of the attention")
     learn_temperature: bool = True
-    focus: Positive = Field(1.0, description="κ: in prediction the attention's temperature is τ / κ")
+    focus_growth: NonNegative = Field(
+        0.0, description="γ: in prediction the attention of P patches has temperature τ / κ, κ = max(1, γ·ln P)"
+    )
     margin: float = 0.3
     alignment_scale: Positive = 20.0
     sharpness: Positive = Field(5.0, description="β of the log-sum-exp over the codes")

@@ -11,7 +11,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "omics": {"scale": "winsor", "select": {"method": "none"}},
         "model": {
             "encoder": {"dim": 64, "dropout": 0.5, "attention_dropout": 0.0},
-            "memory": {"codes": 8, "dim": 16},
+            "memory": {"codes": 8, "dim": 16, "focus_growth": 0.7},
             "classifier": {"hidden": 32, "dropout": 0.5},
             "wide": {"enabled": True, "lr_factor": 0.5},
             "programmes": {"dim": 10, "lr_factor": 0.5},

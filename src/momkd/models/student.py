@@ -111,7 +111,7 @@ class Student(SlideModel):
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(settings.memory.temperature)), requires_grad=settings.memory.learn_temperature
         )
-        self.focus = settings.memory.focus
+        self.focus_growth = settings.memory.focus_growth
         self.classifier = Classifier(width, outcome.n_outputs, settings.classifier)
         self.wide = zero_linear(in_dim, n_scores) if settings.wide.enabled else None
         self.programmes = nn.ModuleDict(
@@ -121,7 +121,7 @@ class Student(SlideModel):
     def forward(self, bags: PackedBags) -> StudentOutput:
         """Memory-guided aggregation: a = mean over classes y ≥ 1 of softmax_i(s^y_i / τ), V = Σ a_i F_i, scored.
 
-        In prediction τ is divided by ``memory.focus``.
+        In prediction τ is divided by the ``focus`` of a bag of that size.
         """
         return self.read(bags, self.encoder(bags))
 
@@ -132,7 +132,9 @@ class Student(SlideModel):
             patches = functional.normalize(self.patch_projector(encoded), dim=-1)
 
             by_class = evidence_by_class(self.memory.affinity(patches))
-            temperature = self.temperature + 1e-9
+            temperature = self.learnt_temperature + 1e-9
+            if self.focus_growth and not self.training:
+                temperature = (temperature / self.focus(bags.ptr.diff())).index_select(0, bag_of_patch)
             parts = [segment_softmax(evidence / temperature, bag_of_patch, n_bags) for evidence in by_class]
             # Two classes: one evidence and its softmax, as published.
             attention = parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
@@ -156,14 +158,17 @@ class Student(SlideModel):
         )
 
     @property
-    def temperature(self) -> Tensor:
-        """The attention's temperature: τ in training, τ / ``memory.focus`` in prediction."""
-        return self.learnt_temperature if self.training else self.learnt_temperature / self.focus
-
-    @property
     def learnt_temperature(self) -> Tensor:
         """τ, within its bounds."""
         return self.log_temperature.exp().clamp(0.01, 2.0)
+
+    def focus(self, sizes: Tensor) -> Tensor:
+        """κ = max(1, γ·ln P), which divides τ in prediction: sizes P of bags, any shape → the same shape, float32.
+
+        Evidence is bounded, so that one patch's share among P others falls as 1 / P; logits that grow with ln P keep it
+        from that.
+        """
+        return (self.focus_growth * sizes.to(torch.float32).log()).clamp(min=1.0)
 
     @property
     def reads_means(self) -> bool:

@@ -110,7 +110,8 @@ class _Member(nn.Module):
         encoded = encoder.norm2(_attend(encoder.gat2, h1, edges)).relu() + h1
         patches = functional.normalize(student.patch_projector(encoded), dim=-1)
         by_class = evidence_by_class(student.memory.affinity(patches))
-        temperature = student.temperature + 1e-9
+        size = torch.ones_like(by_class[0]).sum()
+        temperature = (student.learnt_temperature + 1e-9) / student.focus(size)
         attention = torch.stack([torch.softmax(one / temperature, dim=0) for one in by_class]).mean(0)
         evidence = torch.stack(by_class).amax(0)
         pooled = (attention @ encoded).unsqueeze(0)
