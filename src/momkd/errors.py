@@ -14,6 +14,10 @@ class MomkdError(Exception):
     """Base of every error that momkd raises on purpose; the command line prints it without a traceback."""
 
 
+class DamagedFileError(MomkdError, ValueError):
+    """A file that momkd wrote is no longer what it was."""
+
+
 class ExperimentError(MomkdError):
     """The experiment file, or an override of it, is wrong."""
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from momkd.errors import DamagedFileError
+
 # How a temporary name ends: process, eight hex digits, the suffix of the file that it was to be.
 _LEFTOVER = re.compile(r"\.\d+\.[0-9a-f]{8}\.tmp(\.\w+)?$")
 
@@ -88,8 +90,14 @@ def write_json(target: Path, value: Any) -> None:
 
 
 def read_json(source: Path) -> Any:
-    """Read a UTF-8 JSON file."""
-    return json.loads(Path(source).read_text(encoding="utf-8"))
+    """Read a UTF-8 JSON file; raises DamagedFileError, which is a ValueError, where it is none."""
+    try:
+        return json.loads(Path(source).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{source}: is damaged, it is not JSON ({error}) → put back a copy, or delete it and give the command that "
+            "made it"
+        ) from error
 
 
 def sha256_file(path: Path) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from momkd.cli.app import run as momkd
-from momkd.errors import RunError
+from momkd.errors import MomkdError, RunError
 from momkd.experiment import SearchSpace, load_experiment, load_search
 from momkd.parallel import Place
 from momkd.study.crossval import crossval
@@ -159,6 +159,13 @@ def test_a_damaged_proposal_is_named(space: SearchSpace, found: Path, tmp_path: 
     (tmp_path / "search" / "trial-002" / "proposal.json").write_text("{")
     with pytest.raises(RunError, match="trial-002"):
         search(space, tmp_path / "search", trials=7)
+
+
+def test_a_damaged_search_file_is_named(space: SearchSpace, found: Path, tmp_path: Path) -> None:
+    shutil.copytree(found, tmp_path / "search")
+    (tmp_path / "search" / "search.json").write_text('{"space": ')
+    with pytest.raises(MomkdError, match=r"search\.json: is damaged"):
+        search(space, tmp_path / "search", trials=7, workers=1)
 
 
 def test_a_trial_that_fails_costs_the_others_nothing(
