@@ -4,15 +4,15 @@
     python benchmarks/headroom.py --out runs/simulated
 
 It reads the runs of the first command and trains no network. Ceilings: the score that the simulator shows in slides,
-and ridge regression on the mean features of the patches that are truly informative. The student: its test AUC when
-the temperature of its attention is divided by some numbers, the share of attention on informative patches then, and
-ridge regression on the mean features under that attention. These are test AUCs: they explain, and choose nothing.
+and ridge regression on the mean features of the patches that are truly informative. The student: its test AUC with
+some growths γ of its focus (the temperature of the attention is divided by κ = max(1, γ·ln P)), the share of attention
+on informative patches then, and ridge regression on the mean features under that attention. These are test AUCs: of a
+cohort that is to judge a student they explain and choose nothing; what may choose is another cohort (--seed).
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,13 +85,13 @@ def informative_means(cohort: Cohort) -> dict[str, np.ndarray]:
     return means
 
 
-def student_rows(cohort: Cohort, folder: Path, roles: Mapping[str, str], divisor: float) -> dict[str, float]:
-    """One fold's student with its temperature divided by a number."""
+def student_rows(cohort: Cohort, folder: Path, roles: Mapping[str, str], growth: float) -> dict[str, float]:
+    """One fold's student with another growth of its focus."""
     student = load_student(folder)
     for member in student.members:
         for part in member.modules():
             if isinstance(part, Student):
-                part.log_temperature.sub_(math.log(divisor))
+                part.focus_growth = growth
     scores, pooled, shares = {}, {}, []
     for slide, bag in cohort.bags.items():
         found = student.predict(bag, cohort.graphs[slide])
@@ -111,7 +111,7 @@ def main() -> None:
     """Print two Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", default="comparison", help="of the comparison's folder in --out")
-    parser.add_argument("--divisors", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0])
+    parser.add_argument("--growths", type=float, nargs="+", default=[0.0, 0.35, 0.7, 1.0, 1.4])
     parser.add_argument("--out", type=Path, default=Path("runs") / "simulated")
     options = parser.parse_args()
     cohort, run = read(options.out / "cohort"), options.out / options.name / "momkd"
@@ -126,11 +126,11 @@ def main() -> None:
     print("| ceiling | AUC |\n|---|---|")
     print(f"| what slides show, without noise (all patients) | {visible:.3f} |")
     print(f"| ridge on the mean of the truly informative patches, mean of {len(folds)} test folds | {ridge:.3f} |\n")
-    print("| temperature | attention on informative patches | ridge under that attention | the student itself |")
+    print("| γ | attention on informative patches | ridge under that attention | the student itself |")
     print("|---|---|---|---|")
-    for divisor in options.divisors:
-        rows = pd.DataFrame([student_rows(cohort, folder, roles, divisor) for folder, roles in folds.items()]).mean()
-        print(f"| τ / {divisor:g} | {rows['share']:.2f} | {rows['ridge']:.3f} | {rows['auc']:.3f} |", flush=True)
+    for growth in options.growths:
+        rows = pd.DataFrame([student_rows(cohort, folder, roles, growth) for folder, roles in folds.items()]).mean()
+        print(f"| {growth:g} | {rows['share']:.2f} | {rows['ridge']:.3f} | {rows['auc']:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
