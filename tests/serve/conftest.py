@@ -39,7 +39,9 @@ class Running:
 
     def left(self) -> list[str]:
         """Every file below the working folder."""
-        return sorted(str(path.relative_to(self.work)) for path in self.work.rglob("*") if path.is_file())
+        # os.walk, unlike rglob, bears folders that go away meanwhile.
+        found = (Path(folder, name) for folder, _, names in os.walk(self.work) for name in names)
+        return sorted(str(path.relative_to(self.work)) for path in found)
 
     def processes(self) -> list[int]:
         """The service and its workers."""

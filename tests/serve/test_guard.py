@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ EVERYTHING = [
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, student: Path, at_hand: Path) -> Iterator[Running]:
     work = tmp_path_factory.mktemp("guarded")
-    with serving(work, student, "--features", at_hand, env={"MOMKD_TOKEN": TOKEN}) as running:
+    with serving(work, student, "--features", at_hand, "--max-silence", 1, env={"MOMKD_TOKEN": TOKEN}) as running:
         yield running
 
 
@@ -54,6 +55,20 @@ def test_no_token_no_entry(guarded: Running, method: str, path: str) -> None:
             assert answer.status_code == 401, one
             assert answer.headers["www-authenticate"] == "Bearer"
         assert client.request(method, path, params={"token": TOKEN}).status_code in (303, 401)
+    assert guarded.left() == []
+
+
+@pytest.mark.parametrize("path", ["/api/uploads?name=A1.h5", "/api/predict?model=her2&name=A1.h5", "/api/jobs"])
+@pytest.mark.parametrize("begun", [b"", b"\x89HDF\r\n\x1a\n and no more"])
+def test_a_body_that_does_not_come_is_not_waited_for(guarded: Running, path: str, begun: bytes) -> None:
+    host, port = guarded.base.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as raw:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+        raw.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + begun)
+        answer = raw.recv(4096).decode()
+        assert answer.startswith(("HTTP/1.1 408", "HTTP/1.1 400")), answer
+        while raw.recv(4096):
+            pass  # the rest of the answer, and then the end of the connection
     assert guarded.left() == []
 
 

@@ -39,6 +39,7 @@ def serve(
         float | None, typer.Option(min=1, help="Side of a patch in level-0 pixels, where feature files do not say it.")
     ] = None,
     max_upload: Annotated[int, typer.Option(metavar="MB", min=1, help="Largest file that may be sent.")] = 4096,
+    max_silence: Annotated[float, typer.Option(help="Seconds without a byte that end an upload.")] = 30.0,
     max_seconds: Annotated[float, typer.Option(help="Longest that a job may take.")] = 3600.0,
     max_jobs: Annotated[int, typer.Option(help="Jobs that wait, run or are kept.")] = 50,
     keep_minutes: Annotated[float, typer.Option(help="Results go so long after the last look at them.")] = 60.0,
@@ -74,6 +75,7 @@ def serve(
         token=token,
         work=work,
         max_upload=max_upload << 20,
+        max_silence=max_silence,
         max_seconds=max_seconds,
         max_jobs=max_jobs,
         keep_minutes=keep_minutes,

@@ -21,6 +21,7 @@ from momkd.errors import ServeError
 from momkd.serve.guard import Guard
 from momkd.serve.handbook import handbook
 from momkd.serve.jobs import Service
+from momkd.serve.patience import Patience
 from momkd.serve.routes import router
 from momkd.serve.settings import ServeSettings
 
@@ -46,6 +47,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _misunderstood)
     app.middleware("http")(_counted)
+    app.add_middleware(Patience, seconds=settings.max_silence)
     app.add_middleware(Guard, token=settings.token)
     return app
 

@@ -212,7 +212,9 @@ async def _receive(service: Service, request: Request, name: str, *, features_on
     try:
         return await receive(_body(request), name, suffix, service.incoming, most)
     except ClientDisconnect as error:
-        raise refuse(400, f"{name}: the sender went away before the end") from error
+        silence = service.settings.max_silence
+        told = f"{name}: the sender went away, or sent nothing for {silence:g} s (--max-silence), before the end"
+        raise refuse(408, told) from error
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:

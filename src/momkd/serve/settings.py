@@ -25,8 +25,10 @@ class ServeSettings:
     ``slide_mpp`` µm per level-0 pixel and ``patch_size_level0`` where files do not say them. ``work`` holds uploads
     and results while they are kept (None: a temporary folder that goes with the service).
 
-    Limits: ``max_upload`` bytes of a file, ``max_seconds`` of a job, ``max_jobs`` that are kept or waiting,
-    ``keep_minutes`` after somebody last looked at one. ``token`` None means that whoever reaches the port may enter.
+    Limits: ``max_upload`` bytes of a file, of which something must come every ``max_silence`` seconds, ``max_seconds``
+    of a job, ``max_jobs`` that are kept or waiting, ``keep_minutes`` after somebody last looked at one. ``token`` None
+    means that whoever reaches the port may enter.
+
     Raises ServeError listing everything that is wrong.
     """
 
@@ -43,6 +45,7 @@ class ServeSettings:
     token: str | None = None
     work: Path | None = None
     max_upload: int = 4 << 30
+    max_silence: float = 30.0
     max_seconds: float = 3600.0
     max_jobs: int = 50
     keep_minutes: float = 60.0
@@ -70,6 +73,7 @@ class ServeSettings:
         bounds = {
             "--port": (self.port, 0, 65535),
             "--max-upload": (self.max_upload, 1, math.inf),
+            "--max-silence": (self.max_silence, 1, math.inf),
             "--max-seconds": (self.max_seconds, 1, math.inf),
             "--max-jobs": (self.max_jobs, 1, math.inf),
             "--keep-minutes": (self.keep_minutes, 0.01, math.inf),
