@@ -5,7 +5,7 @@
 
 It reads the runs of the first command and trains no network. Ceilings: the score that the simulator shows in slides,
 and ridge regression on the mean features of the patches that are truly informative. The student: its test AUC with
-some growths γ of its focus (the temperature of the attention is divided by κ = max(1, γ·ln P)), the share of attention
+some growths g of its focus (the temperature of the attention is divided by max(1, g·ln P)), the share of attention
 on informative patches then, and ridge regression on the mean features under that attention. These are test AUCs: of a
 cohort that is to judge a student they explain and choose nothing; what may choose is another cohort (--seed).
 """
@@ -126,7 +126,7 @@ def main() -> None:
     print("| ceiling | AUC |\n|---|---|")
     print(f"| what slides show, without noise (all patients) | {visible:.3f} |")
     print(f"| ridge on the mean of the truly informative patches, mean of {len(folds)} test folds | {ridge:.3f} |\n")
-    print("| γ | attention on informative patches | ridge under that attention | the student itself |")
+    print("| g | attention on informative patches | ridge under that attention | the student itself |")
     print("|---|---|---|---|")
     for growth in options.growths:
         rows = pd.DataFrame([student_rows(cohort, folder, roles, growth) for folder, roles in folds.items()]).mean()

@@ -1,4 +1,4 @@
-"""The focus of the attention: τ as it is in training, τ / κ with κ = max(1, γ·ln P) in prediction."""
+"""The focus of the attention: τ as it is in training, τ / f with f = max(1, g·ln P) in prediction."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class MemorySettings(Section):
     temperature: Annotated[float, Field(ge=0.01, le=2.0)] = Field(0.2, description="initial τ of the attention")
     learn_temperature: bool = True
     focus_growth: NonNegative = Field(
-        0.0, description="γ: in prediction the attention of P patches has temperature τ / κ, κ = max(1, γ·ln P)"
+        0.0, description="g: in prediction the attention of P patches has temperature τ / f, f = max(1, g·ln P)"
     )
     margin: float = 0.3
     alignment_scale: Positive = 20.0

@@ -163,10 +163,10 @@ class Student(SlideModel):
         return self.log_temperature.exp().clamp(0.01, 2.0)
 
     def focus(self, sizes: Tensor) -> Tensor:
-        """κ = max(1, γ·ln P), which divides τ in prediction: sizes P of bags, any shape → the same shape, float32.
+        """f = max(1, g·ln P), which divides τ in prediction: sizes P of bags, any shape → the same shape, float32.
 
-        Evidence is bounded, so that one patch's share among P others falls as 1 / P; logits that grow with ln P keep it
-        from that.
+        Evidence is bounded, so that the share of one patch among P falls as 1 / P; logits that grow with ln P keep it
+        from that (Nakanishi 2025, arXiv 2501.19399).
         """
         return (self.focus_growth * sizes.to(torch.float32).log()).clamp(min=1.0)
 
