@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=300)
     parser.add_argument("--external", type=int, default=150)
+    parser.add_argument("--patches", type=int, default=256, help="median of a slide")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", default=METHODS)
@@ -42,7 +43,12 @@ def main() -> None:
     options = parser.parse_args()
     cohort = options.out / "cohort"
     if not (cohort / "simulation.json").is_file():
-        settings = SimulationSettings(patients=options.patients, external_patients=options.external, seed=options.seed)
+        settings = SimulationSettings(
+            patients=options.patients,
+            external_patients=options.external,
+            patches=options.patches,
+            seed=options.seed,
+        )
         simulate(settings, cohort)
     external = load_experiment(cohort / "external" / "experiment.yaml")
     folders = []
