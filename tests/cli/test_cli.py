@@ -116,10 +116,34 @@ def test_check_of_a_good_cohort(home: Path, capsys: pytest.CaptureFixture[str]) 
     assert "36 patients × 12 genes" in out
 
 
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, in one line."""
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("momkd", "trained with RNA; predicted from histology alone"),
+        ("abmil", "trained without omics; predicted from histology alone"),
+        ("rna-linear", "given RNA in training and test, an upper bound"),
+    ],
+)
+def test_crossval_says_what_taught(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, words: str
+) -> None:
+    quick = ["--set", "train.epochs=2", "--set", "train.members=1", "--set", "cv.folds=2", "--workers", "1"]
+    arguments = [str(home / "experiment.yaml"), "--out", str(tmp_path / "run"), "--set", f"model.name={method}"]
+    assert run(["crossval", *arguments, *quick]) == 0
+    assert f"cross-validation, test patients · {words}" in told(capsys)
+
+
 def test_evaluate_and_predict(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(home / "run"), str(home / "external" / "experiment.yaml"), "--out", str(tmp_path / "outside")]
     assert run(["evaluate", *arguments]) == 0
     assert (tmp_path / "outside" / "curves.png").is_file()
+    # The run was taught with RNA, whatever the external cohort has.
+    assert "external cohort, never seen · trained with RNA; predicted from histology alone" in told(capsys)
     scores = tmp_path / "scores.csv"
     external = home / "external"
     arguments = [

@@ -9,12 +9,12 @@ import typer
 
 from momkd.cli.progress import StudyProgress
 from momkd.cli.render import console, show_metrics, show_problems, show_table
-from momkd.cohort.pairing import word_of
 from momkd.errors import CohortError, Problem, raise_problems, summarise
 from momkd.experiment import Experiment
 from momkd.files import read_json
 from momkd.parallel import Place
 from momkd.report.curves import draw_run
+from momkd.report.taught import taught
 from momkd.slides.mpp import read_slide_mpp
 from momkd.study.checkpoint import import_checkpoint
 from momkd.study.crossval import StudyResult, crossval, fit_final
@@ -32,7 +32,7 @@ def do_crossval(experiment: Experiment, out: Path, workers: int | None, place: P
         result = crossval(experiment, out, workers=workers, place=place, watch=progress)
     if not result.metrics:  # another of several processes tells
         return result
-    show_metrics(result.metrics, _title(experiment, "cross-validation, test patients"))
+    show_metrics(result.metrics, _title(experiment, out, "cross-validation, test patients"))
     _finish(out, draw_run(out, experiment.task))
     return result
 
@@ -44,7 +44,8 @@ def do_fit(experiment: Experiment, out: Path) -> StudyResult:
     if not result.metrics:
         return result
     chosen = "epoch and threshold" if experiment.task.binary else "the epoch"
-    show_metrics(result.metrics, _title(experiment, f"validation patients (they chose {chosen}: optimistic)"), "val")
+    title = _title(experiment, out, f"validation patients (they chose {chosen}: optimistic)")
+    show_metrics(result.metrics, title, "val")
     _finish(out, draw_run(out, experiment.task))
     return result
 
@@ -66,7 +67,7 @@ def do_evaluate(
     if predicts != experiment.task.label:
         found = f"the run predicts {predicts}, and is judged by this cohort's column {experiment.task.label}"
         show_problems([Problem(str(run), found, severity="note")])
-    show_metrics(result.metrics, _title(experiment, "external cohort, never seen"))
+    show_metrics(result.metrics, _title(experiment, out, "external cohort, never seen"))
     _finish(out, draw_run(out, experiment.task))
     return result
 
@@ -161,10 +162,8 @@ def _patients(table: Path) -> dict[str, str]:
     return dict(zip(pairs["slide_id"], pairs["patient_id"], strict=True))
 
 
-def _title(experiment: Experiment, what: str) -> str:
-    names = " and ".join(word_of(name) for name in experiment.omics or {})
-    teacher = f"with {names} in training" if names else "without RNA"
-    return f"{experiment.task.label}: {what} · {teacher}, prediction from histology alone"
+def _title(experiment: Experiment, out: Path, what: str) -> str:
+    return f"{experiment.task.label}: {what} · {taught(RunFolder(out)).words()}"
 
 
 def _finish(out: Path, pictures: list[Path]) -> None:

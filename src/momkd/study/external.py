@@ -64,7 +64,14 @@ def evaluate(
     by_patient.insert(1, "fold", 0)
     metrics = verdict(by_patient, {(0, 0): ensemble.threshold}, experiment.task)
     write_text(out / "experiment.yaml", experiment.to_yaml())
-    made_by = {"run": str(run.path), "students": len(ensemble.students), "predicts": ensemble.label}
+    made_by = {
+        "run": str(run.path),
+        "students": len(ensemble.students),
+        "predicts": ensemble.label,
+        "method": ensemble.students[0].card.model.name,
+        # A fold or a student folder alone does not say which tables taught it.
+        "omics": sorted(run.experiment().omics or {}) if run.settings_file.is_file() else None,
+    }
     write_json(out / "environment.json", {**environment(), **made_by})
     write_patients(RunFolder(out), cohort, experiment.task)
     write_csv(out / "slides.csv", table)

@@ -50,6 +50,11 @@ class RunFolder:
         self.path = Path(path)
 
     @property
+    def settings_file(self) -> Path:
+        """experiment.yaml."""
+        return self.path / "experiment.yaml"
+
+    @property
     def splits_file(self) -> Path:
         """splits.csv."""
         return self.path / "splits.csv"
@@ -72,7 +77,7 @@ class RunFolder:
 
         Raises RunError when the folder holds something else, was made with other settings, or its data changed since.
         """
-        settings_file, environment_file = self.path / "experiment.yaml", self.path / "environment.json"
+        settings_file, environment_file = self.settings_file, self.path / "environment.json"
         data = _fingerprints(experiment, cohort)
         if settings_file.is_file() and environment_file.is_file():
             self._check_same(load_experiment(settings_file), experiment)
@@ -103,12 +108,11 @@ class RunFolder:
 
     def experiment(self) -> Experiment:
         """The resolved experiment of the run; raises RunError if this is no run."""
-        settings_file = self.path / "experiment.yaml"
-        if not settings_file.is_file():
+        if not self.settings_file.is_file():
             raise RunError(
                 f"{self.path}: not a run folder (no experiment.yaml); `momkd crossval` or `momkd fit` makes one"
             )
-        return load_experiment(settings_file)
+        return load_experiment(self.settings_file)
 
     def done_folds(self) -> list[FoldId]:
         """All complete folds, in order; raises RunError if some of the run's folds are missing."""

@@ -114,11 +114,23 @@ def test_a_final_fit_says_that_nobody_was_tested(compared: Path, tmp_path: Path)
 
 def test_an_external_cohort(compared: Path, tmp_path: Path, make_cohort: Callable[..., Path]) -> None:
     other = load_experiment(make_cohort(tmp_path / "other", seed=5, prefix="Q"))
+    other = other.model_copy(update={"omics": None})
     evaluate(compared / "momkd", other, tmp_path / "external")
     page = write_report(tmp_path / "external")
-    assert "external cohort" in _text(page)
+    assert "momkd, external cohort trained with RNA; predicted from histology alone" in _text(page)
     assert "Splits" not in _sections(page)
     assert "36 test patients" in _text(page) or "test patients 36" in _text(page)
+
+
+def test_an_external_cohort_names_the_method_that_it_judges(
+    compared: Path, tmp_path: Path, make_cohort: Callable[..., Path]
+) -> None:
+    other = load_experiment(make_cohort(tmp_path / "other", seed=5, prefix="Q"))
+    evaluate(compared / "linear", other, tmp_path / "run")
+    assert "linear, external cohort trained without omics; predicted" in _text(write_report(tmp_path / "run"))
+    student = next((compared / "momkd").glob("fold-*")) / "student"
+    evaluate(student, other, tmp_path / "student", allow_overlap=True)
+    assert "momkd, external cohort predicted from histology alone" in _text(write_report(tmp_path / "student"))
 
 
 @pytest.mark.parametrize("kind", ["classification", "ordinal", "continuous", "survival"])

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from momkd.cohort.pairing import word_of
 from momkd.errors import RunError
-from momkd.experiment import Experiment, TaskSettings
+from momkd.experiment import TaskSettings
 from momkd.files import read_json
 from momkd.report.page.document import Block, Fold, Section, Table, Text
 from momkd.report.words import METRIC_HEADS, metric_rows
@@ -60,12 +59,6 @@ def log_section(runs: Sequence[Path]) -> Section:
             text = (run / "log.txt").read_text(encoding="utf-8", errors="replace")
             lines += [line for line in text.splitlines() if " WARNING " in line or " ERROR " in line]
     return Section("Warnings of the log", [Fold(f"{len(lines)} lines", "\n".join(lines))] if lines else [])
-
-
-def teacher_words(experiment: Experiment) -> str:
-    """Which omics taught."""
-    names = [word_of(name) for name in experiment.omics or {}]
-    return f"trained with {' and '.join(names)}" if names else "trained without omics"
 
 
 def read_metrics(run: RunFolder) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from momkd.report.page.parts import (
     metrics_table,
     read_metrics,
     settings_section,
-    teacher_words,
     warnings_of,
 )
 from momkd.report.page.people import cohort_section, read_patients, sites_section, splits_section
 from momkd.report.reliability import draw_reliability
+from momkd.report.taught import taught
 from momkd.report.words import interval, mean_sd, number
 from momkd.study.run_folder import RunFolder
 
@@ -48,10 +48,10 @@ def run_page(run: RunFolder) -> Page:
     metrics, experiment = read_metrics(run), run.experiment()
     task = experiment.task
     predictions, patients = run.predictions(task), read_patients(run, task)
-    role = role_shown(predictions)
+    role, teaching = role_shown(predictions), taught(run)
     return Page(
-        title=f"{task.label}: {experiment.model.name}, {_kind(run, metrics)}",
-        subtitle=f"{teacher_words(experiment)}; predicted from histology alone · {run.path.resolve().name}",
+        title=f"{task.label}: {teaching.method}, {_kind(run, metrics)}",
+        subtitle=f"{teaching.words()} · {run.path.resolve().name}",
         cards=_cards(metrics, role, task),
         sections=[
             Section("Metrics", [*warnings_of(task), *_caution(role), metrics_table(metrics[role])]),
