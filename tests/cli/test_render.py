@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from momkd.cli.render import show_metrics
+from momkd.cli.render import show_metrics, show_table
 from momkd.evaluation.verdict import verdict
 from momkd.experiment import TaskSettings
 
@@ -44,3 +44,20 @@ def test_large_errors_keep_few_digits(capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     assert "1234.6 ± 100.25" in out
     assert "900 – 99.500" in out
+
+
+def test_a_narrow_terminal_cuts_nothing_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    table = pd.DataFrame({"slide_id": ["TCGA-CR-7395-01A-01-TS1", "B2"], "p": [1.37244e-36, float("nan")]})
+    table["a_long_name_of_a_column"] = [0.123456, 2.0]
+    show_table(table, "title")
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert "nan" not in out
+    lines = [line.split("│")[1:-1] for line in out.splitlines() if "│" in line]
+    cells = ["".join(column) for column in zip(*lines, strict=True)]
+    assert "TCGA-CR-7395-01A-01-TS1" in cells[0].replace(" ", "")
+    assert "1.372e-36" in cells[1].replace(" ", "")
+    assert "–" in cells[1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from rich.console import Console
@@ -70,7 +71,9 @@ def show_table(frame: pd.DataFrame, title: str, rows: int = 20) -> None:
     """The first rows of a table."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in frame.columns:
-        table.add_column(str(name), justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left")
+        justify: Literal["left", "right"] = "right" if pd.api.types.is_numeric_dtype(frame[name]) else "left"
+        # In a narrow terminal a name or a number goes on in the next line; cut off, it would be another one.
+        table.add_column(str(name), justify=justify, overflow="fold")
     for row in frame.head(rows).itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     console().print(table)
@@ -79,4 +82,6 @@ def show_table(frame: pd.DataFrame, title: str, rows: int = 20) -> None:
 
 
 def _cell(value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
