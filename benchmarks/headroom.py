@@ -89,9 +89,8 @@ def student_rows(cohort: Cohort, folder: Path, roles: Mapping[str, str], growth:
     """One fold's student with another growth of its focus."""
     student = load_student(folder)
     for member in student.members:
-        for part in member.modules():
-            if isinstance(part, Student):
-                part.focus_growth = growth
+        if isinstance(member, Student):
+            member.focus_growth = growth
     scores, pooled, shares = {}, {}, []
     for slide, bag in cohort.bags.items():
         found = student.predict(bag, cohort.graphs[slide])

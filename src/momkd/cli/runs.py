@@ -63,7 +63,7 @@ def do_evaluate(
     result = evaluate(
         run, experiment, out, allow_overlap=allow_overlap, allow_other_label=allow_other_label, force=force
     )
-    predicts = read_json(out / "environment.json")["predicts"]
+    predicts = read_json(RunFolder(out).environment_file)["predicts"]
     if predicts != experiment.task.label:
         found = f"the run predicts {predicts}, and is judged by this cohort's column {experiment.task.label}"
         show_problems([Problem(str(run), found, severity="note")])
@@ -163,7 +163,7 @@ def _patients(table: Path) -> dict[str, str]:
 
 
 def _title(experiment: Experiment, out: Path, what: str) -> str:
-    return f"{experiment.task.label}: {what} · {taught(RunFolder(out)).words()}"
+    return f"{experiment.task.label}: {what} · {taught(RunFolder(out), experiment).words()}"
 
 
 def _finish(out: Path, pictures: list[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from momkd.cohort.pairing import word_of
+from momkd.experiment import Experiment
 from momkd.files import read_json
 from momkd.models.registry import METHODS
 from momkd.study.run_folder import RunFolder
@@ -29,13 +30,12 @@ class Taught:
         return f"trained with {names}; {slides}" if names and use == "train" else f"trained without omics; {slides}"
 
 
-def taught(run: RunFolder) -> Taught:
-    """What a cross-validation, a final fit or an external evaluation says of its students.
+def taught(run: RunFolder, experiment: Experiment) -> Taught:
+    """What a cross-validation, a final fit or an external evaluation, of that experiment, says of its students.
 
     Those of an external evaluation were taught by another cohort than the one that judges them.
     """
-    experiment, file = run.experiment(), run.path / "environment.json"
-    about = read_json(file) if file.is_file() else {}
+    about = read_json(run.environment_file) if run.environment_file.is_file() else {}
     if "run" in about:
         omics = about.get("omics")
         return Taught(about.get("method", experiment.model.name), None if omics is None else tuple(omics))

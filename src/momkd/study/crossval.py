@@ -20,7 +20,7 @@ from momkd.parallel import Place, given, run_tasks
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.fold import run_fold
 from momkd.study.patients import write_patients
-from momkd.study.run_folder import FoldId, RunFolder, write_csv
+from momkd.study.run_folder import FoldId, RunFolder, folds_of, write_csv
 from momkd.study.tables import observed_columns
 from momkd.training.prepare import Roles
 from momkd.training.ranks import Ranks, join
@@ -187,12 +187,6 @@ def splits_of(run: RunFolder, cohort: CohortData, experiment: Experiment, *, fin
     splits = divide(patients, cv, classes=classes, required=required)
     write_splits(splits, run.splits_file)
     return splits
-
-
-def folds_of(splits: pd.DataFrame) -> list[FoldId]:
-    """The folds of a table of splits, in order."""
-    pairs = splits[["repeat", "fold"]].drop_duplicates().itertuples(index=False)
-    return sorted(FoldId(int(repeat), int(fold)) for repeat, fold in pairs)
 
 
 def roles_of(splits: pd.DataFrame, fold: FoldId) -> Roles:

@@ -134,7 +134,7 @@ def _metrics(run: RunFolder, again: RunFolder) -> dict[str, tuple[float | None, 
 
 
 def _changed(run: RunFolder) -> dict[str, tuple[str, str]]:
-    then, now = read_json(run.path / "environment.json"), environment()
+    then, now = read_json(run.environment_file), environment()
 
     def flat(told: Mapping[str, Any]) -> dict[str, str]:
         plain = {name: str(told.get(name)) for name in ("python", "platform", "processor")}

@@ -43,6 +43,12 @@ class FoldId:
         return f"fold-{self.repeat}-{self.fold}"
 
 
+def folds_of(splits: pd.DataFrame) -> list[FoldId]:
+    """The folds of a table of splits, in order."""
+    pairs = splits[["repeat", "fold"]].drop_duplicates().itertuples(index=False)
+    return sorted(FoldId(int(repeat), int(fold)) for repeat, fold in pairs)
+
+
 class RunFolder:
     """Names and reads the files of one run."""
 
@@ -53,6 +59,11 @@ class RunFolder:
     def settings_file(self) -> Path:
         """experiment.yaml."""
         return self.path / "experiment.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """environment.json."""
+        return self.path / "environment.json"
 
     @property
     def splits_file(self) -> Path:
@@ -77,7 +88,7 @@ class RunFolder:
 
         Raises RunError when the folder holds something else, was made with other settings, or its data changed since.
         """
-        settings_file, environment_file = self.settings_file, self.path / "environment.json"
+        settings_file, environment_file = self.settings_file, self.environment_file
         data = _fingerprints(experiment, cohort)
         if settings_file.is_file() and environment_file.is_file():
             self._check_same(load_experiment(settings_file), experiment)
@@ -99,7 +110,7 @@ class RunFolder:
 
     def check_data(self, experiment: Experiment, cohort: CohortData) -> None:
         """Raise RunError where tables or feature files are not those that the run was made from."""
-        self._check_data(read_json(self.path / "environment.json").get("data", {}), _fingerprints(experiment, cohort))
+        self._check_data(read_json(self.environment_file).get("data", {}), _fingerprints(experiment, cohort))
 
     def _check_data(self, before: Mapping[str, str], now: Mapping[str, str]) -> None:
         changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
@@ -118,8 +129,7 @@ class RunFolder:
         """All complete folds, in order; raises RunError if some of the run's folds are missing."""
         if not self.splits_file.is_file():
             raise RunError(f"{self.path}: not a run folder (no splits.csv); `momkd crossval` or `momkd fit` makes one")
-        splits = pd.read_csv(self.splits_file, usecols=["repeat", "fold"]).drop_duplicates()
-        folds = sorted(FoldId(int(r), int(f)) for r, f in splits.itertuples(index=False))
+        folds = folds_of(pd.read_csv(self.splits_file, usecols=["repeat", "fold"]))
         missing = [fold.name for fold in folds if not self.is_done(fold)]
         if missing:
             raise RunError(

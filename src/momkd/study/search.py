@@ -31,7 +31,6 @@ from momkd.locks import claim
 from momkd.parallel import Place, given, run_tasks
 from momkd.study.crossval import (
     StudyResult,
-    folds_of,
     gather,
     judge,
     place_for,
@@ -43,7 +42,7 @@ from momkd.study.crossval import (
 from momkd.study.events import Event, Watcher, ignore
 from momkd.study.many import ManyResults, data_key
 from momkd.study.proposals import propose
-from momkd.study.run_folder import FoldId, RunFolder, write_csv
+from momkd.study.run_folder import FoldId, RunFolder, folds_of, write_csv
 from momkd.study.sweep import Sweep, fold_scores, rank
 from momkd.study.trials import PROPOSAL, Trial, goes_on, read_trials, rungs, write_trial
 

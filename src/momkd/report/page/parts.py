@@ -39,8 +39,8 @@ def metrics_table(section: Mapping[str, Any]) -> Table:
 def settings_section(run: RunFolder) -> Section:
     """The resolved experiment, versions and machine, the fingerprints of the tables."""
     blocks: list[Block] = []
-    if (run.path / "environment.json").is_file():
-        found = read_json(run.path / "environment.json")
+    if run.environment_file.is_file():
+        found = read_json(run.environment_file)
         rows = [[name, str(version)] for name, version in found.get("packages", {}).items()]
         rows += [[name, str(found[name])] for name in ("python", "platform", "processor") if name in found]
         rows += [[f"{name} (SHA-256)", str(digest)] for name, digest in found.get("data", {}).items()]

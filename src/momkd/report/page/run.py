@@ -48,7 +48,7 @@ def run_page(run: RunFolder) -> Page:
     metrics, experiment = read_metrics(run), run.experiment()
     task = experiment.task
     predictions, patients = run.predictions(task), read_patients(run, task)
-    role, teaching = role_shown(predictions), taught(run)
+    role, teaching = role_shown(predictions), taught(run, experiment)
     return Page(
         title=f"{task.label}: {teaching.method}, {_kind(run, metrics)}",
         subtitle=f"{teaching.words()} · {run.path.resolve().name}",
